@@ -1,0 +1,1 @@
+# Pinned public weights and data (scale `paper`). Everything else needs none.

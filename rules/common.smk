@@ -1,0 +1,69 @@
+# Configuration, paths and small helpers that every rule file uses.
+
+import os
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(workflow.basedir)
+# jobs run the code whose digests are taken below, whichever copy of the package is installed
+sys.path.insert(0, str(REPOSITORY / "src"))
+os.environ["PYTHONPATH"] = os.pathsep.join([str(REPOSITORY / "src"), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+from memorization.config import load_config
+from memorization.errors import UserError
+from memorization.figures.catalog import load_catalog
+from memorization.plan import group_spec, plan
+from memorization.provenance.source import code_params, definitions
+from memorization.provenance.record import digest_of
+
+try:
+    CONFIG = load_config(REPOSITORY / "config", config)
+    CATALOG = load_catalog(REPOSITORY / "config" / "figures.yaml", CONFIG)
+except UserError as error:
+    sys.exit(f"error: {error}")
+
+# what Snakemake and the report's captions see
+config.update(CONFIG.model_dump(mode="json"))
+
+PAPERS = ["patterns"]
+ROOT = f"{CONFIG.results}/{CONFIG.scale}"
+
+
+def code(*roots):
+    """Digests of all code that `roots` use, as params: a changed function re-plans what uses it, and the reason names it."""
+    return {f"code_{i}": value for i, value in enumerate(code_params(roots).values())}
+
+
+def script(name):
+    """Path of a rule's script as a root for `code`."""
+    return REPOSITORY / "workflow" / "scripts" / f"{name}.py"
+
+
+def figures_of(paper):
+    """Figures of a paper, in the order of config/figures.yaml."""
+    return [name for name, figure in CATALOG.items() if figure.paper == paper]
+
+
+def targets_of(paper):
+    """Everything a paper's target makes."""
+    return [f"{ROOT}/figures/{figure}.{kind}" for figure in figures_of(paper) for kind in ("pdf", "png", "csv")]
+
+
+def code_by(roots_of, cells):
+    """`code` for a rule whose jobs use different code: `roots_of(cell)` are the roots of the job of one cell.
+
+    Every definition that any job uses becomes a param that is empty in the jobs that do not use it.
+    """
+    used = {cell: code_params(roots_of(cell)) for cell in cells}
+    names = dict.fromkeys(name for values in used.values() for name in values)
+
+    def digest(name):
+        return lambda wildcards: used[next(iter(wildcards))].get(name, "")
+
+    return {f"code_{i}": digest(name) for i, name in enumerate(names)}
+
+
+def jobs_of(pieces):
+    """Split small pieces of work into jobs of `compute.pieces_per_job`: (number of the job, its pieces)."""
+    pieces, size = list(pieces), CONFIG.compute.pieces_per_job
+    return [(start // size, pieces[start : start + size]) for start in range(0, len(pieces), size)]

@@ -1,0 +1,119 @@
+# Tables: the numbers behind each figure. Figures: drawn from one table each. One target a figure, by its name.
+
+
+def table_function(figure):
+    """Dotted name of the function behind a figure's table, such as memorization.tables.patterns:fig2a."""
+    paper = CATALOG[figure].paper
+    return f"memorization.tables.{paper}:{figure.removeprefix(paper + '_')}"
+
+
+def plot_function(figure):
+    """Dotted name of the function that draws a figure."""
+    paper = CATALOG[figure].paper
+    return f"memorization.figures.{paper}:{figure.removeprefix(paper + '_')}"
+
+
+def plot_params(figure):
+    """How a figure is drawn."""
+    entry = CATALOG[figure]
+    return {"figure": figure, "title": entry.title, "params": {**entry.params, "width": entry.width}}
+
+
+def run_tables(kind, figures):
+    """Tables of the jobs whose runs some figures need."""
+    needed = [CATALOG[figure] for figure in figures if kind in CATALOG[figure].needs]
+    groups = [group for entry in needed for group in PLANS[entry.paper].groups_for(entry.experiments)]
+    return [f"<results>/train/{group}/{kind}.parquet" for group in dict.fromkeys(groups)]
+
+
+def table_params(figure):
+    """What a table is made of: its runs by experiment, and numbers from the configuration."""
+    entry = CATALOG[figure]
+    planned = PLANS[entry.paper]
+    runs = {name: planned.experiments[name] for name in entry.experiments}
+    data = {planned.runs[run].data_name for names in runs.values() for run in names}
+    options = {name: list(planned.options[name]) for name in sorted(data) if name in planned.options}
+    sizes = {name: size.model_dump() for name, size in getattr(CONFIG, entry.paper).models.items()}
+    params = {
+        "confidence": CONFIG.claims.confidence,
+        "bootstrap": CONFIG.claims.bootstrap,
+        **({} if entry.needs else {"models": sizes}),
+        **entry.params,
+    }
+    return {"figure": figure, "runs": runs, "options": options, "params": params}
+
+
+for _paper in PAPERS:
+    for _number, _figures in jobs_of(figures_of(_paper)):
+
+        rule:
+            name:
+                f"tabulate_{_paper}_{_number}"
+            input:
+                metrics=run_tables("metrics", _figures),
+                per_item=run_tables("items", _figures),
+                published=f"config/published/{_paper}.csv",
+            output:
+                table=[f"<results>/{_paper}/tables/{figure}.parquet" for figure in _figures],
+            log:
+                f"<logs>/tabulate/{_paper}_{_number}.log",
+            benchmark:
+                f"<benchmarks>/tabulate/{_paper}_{_number}.tsv"
+            resources:
+                mem_mb=2000,
+                runtime=20,
+            params:
+                **code(script("tabulate"), *map(table_function, _figures)),
+                tables=[table_params(figure) for figure in _figures],
+                scale=CONFIG.scale,
+            message:
+                f"tables: {', '.join(_figures)}"
+            script:
+                "../workflow/scripts/tabulate.py"
+
+        rule:
+            name:
+                f"plot_{_paper}_{_number}"
+            input:
+                table=[f"<results>/{_paper}/tables/{figure}.parquet" for figure in _figures],
+            output:
+                pdf=[f"<results>/figures/{figure}.pdf" for figure in _figures],
+                png=[
+                    report(
+                        f"<results>/figures/{figure}.png",
+                        caption=f"../workflow/report/{CATALOG[figure].caption}",
+                        category=_paper,
+                        labels={"figure": CATALOG[figure].source, "shows": CATALOG[figure].title},
+                    )
+                    for figure in _figures
+                ],
+                csv=[f"<results>/figures/{figure}.csv" for figure in _figures],
+            log:
+                f"<logs>/plot/{_paper}_{_number}.log",
+            benchmark:
+                f"<benchmarks>/plot/{_paper}_{_number}.tsv"
+            resources:
+                mem_mb=1000,
+                runtime=10,
+            params:
+                **code(script("plot_figure"), *map(plot_function, _figures)),
+                figures=[plot_params(figure) for figure in _figures],
+                style=CONFIG.figures.model_dump(),
+                scale=CONFIG.scale,
+            message:
+                f"figures: {', '.join(_figures)}"
+            script:
+                "../workflow/scripts/plot_figure.py"
+
+
+# one target a figure: `snakemake patterns_fig2a`
+for _figure in CATALOG:
+
+    rule:
+        name:
+            _figure
+        localrule: True
+        input:
+            multiext(f"<results>/figures/{_figure}", ".pdf", ".png", ".csv"),
+        message:
+            f"{_figure}"

@@ -1,0 +1,10 @@
+# Paper `patterns`: Transformers seek patterns for memorization. Its runs come from config/papers/patterns.yaml.
+
+
+rule patterns:
+    localrule: True
+    input:
+        targets_of("patterns"),
+        "<results>/patterns/claims.parquet",
+    message:
+        "every figure, table and claim of patterns"

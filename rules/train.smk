@@ -1,0 +1,76 @@
+# One rule trains every run of every paper. A job takes the runs of one group in turn.
+
+from memorization.plan import training_roots
+
+PLANS = {paper: plan(CONFIG, paper) for paper in PAPERS}
+GROUPS = {group: paper for paper in PAPERS for group in PLANS[paper].groups}
+PYTHON = sys.executable
+
+
+def training_data(wildcards):
+    """Data cards of the sets a group trains on: a card holds the digest of its set."""
+    planned = PLANS[GROUPS[wildcards.group]]
+    runs = [planned.runs[name] for name in planned.groups[wildcards.group]]
+    folders = dict.fromkeys(part.folder for run in runs for part in run.data.parts)
+    return [f"{ROOT}/data/{planned.paper}/{folder}/card.json" for folder in folders]
+
+
+def training_embedding(wildcards):
+    """The frozen embedding, where a run has one."""
+    planned = PLANS[GROUPS[wildcards.group]]
+    runs = [planned.runs[name] for name in planned.groups[wildcards.group]]
+    frozen = any(run.model.embedding == "frozen" for run in runs)
+    return [f"{ROOT}/data/{planned.paper}/embedding.safetensors"] if frozen else []
+
+
+rule write_run_specs:
+    localrule: True
+    output:
+        spec="<results>/train/{group}/spec.json",
+    log:
+        "<logs>/write_run_specs/{group}.log",
+    benchmark:
+        "<benchmarks>/write_run_specs/{group}.tsv"
+    resources:
+        mem_mb=500,
+        runtime=5,
+    params:
+        **code(script("write_run_specs")),
+        spec=lambda wildcards: group_spec(CONFIG, GROUPS[wildcards.group], wildcards.group).model_dump(mode="json"),
+    message:
+        "run specs of {wildcards.group}"
+    script:
+        "../workflow/scripts/write_run_specs.py"
+
+
+rule train:
+    input:
+        spec="<results>/train/{group}/spec.json",
+        data=training_data,
+        embedding=training_embedding,
+    output:
+        metrics="<results>/train/{group}/metrics.parquet",
+        per_item="<results>/train/{group}/items.parquet",
+        manifest="<results>/train/{group}/manifest.json",
+    log:
+        "<logs>/train/{group}.log",
+    benchmark:
+        "<benchmarks>/train/{group}.tsv"
+    threads: CONFIG.compute.threads
+    resources:
+        mem_mb=2000,
+        runtime=lambda wildcards, attempt: 240 * attempt,
+        gpu=CONFIG.compute.gpus,
+        save_every_seconds=CONFIG.compute.save_every_seconds,
+    params:
+        **code_by(lambda group: training_roots(group_spec(CONFIG, GROUPS[group], group)), GROUPS),
+        root=ROOT,
+        # not an output: Snakemake deletes the outputs of a job that was killed, and this is what it goes on from
+        work=subpath(output.manifest, with_suffix=".work"),
+    message:
+        "training {wildcards.group}"
+    shell:
+        # exec: signals reach Python, which saves its state and ends
+        "exec {PYTHON:q} -m memorization.training --spec {input.spec:q} --root {params.root:q} --work {params.work:q}"
+        " --metrics {output.metrics:q} --items {output.per_item:q} --manifest {output.manifest:q}"
+        " --save-every-seconds {resources.save_every_seconds} > {log:q} 2>&1"

@@ -1,0 +1,1 @@
+"""Claims written before the run, joined with tables after it."""

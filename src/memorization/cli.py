@@ -1,0 +1,192 @@
+"""Command line: `memorization run|report|summary|gallery|lint`. `make` calls it; `snakemake` works without it."""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from memorization.config import load_config
+from memorization.errors import UserError
+
+# lints that do not apply here, with the reason
+IGNORED_LINTS = {
+    "Specify a conda environment or container for each rule.": "one pinned environment serves all rules (envs/)",
+    "Migrate long run directives into scripts or notebooks": "there are no run directives; the lint misreads functions",
+}
+
+
+def snakemake(*arguments: str, scale: str | None = None, **options: object) -> subprocess.CompletedProcess:
+    """Run the snakemake of this environment in the repository."""
+    command = [sys.executable, "-m", "snakemake", *arguments]
+    if scale:
+        command += ["--config", f"scale={scale}"]
+    return subprocess.run(command, cwd=repository(), **options)  # type: ignore[call-overload]
+
+
+def repository() -> Path:
+    """Folder of the Snakefile."""
+    folder = Path(__file__).parents[2]
+    if not (folder / "Snakefile").is_file():
+        raise UserError(f"there is no Snakefile in {folder}: install the package from its repository (`make setup`)")
+    return folder
+
+
+def results(scale: str) -> Path:
+    """Results folder of a scale."""
+    root = Path(load_config(repository() / "config", {"scale": scale}).results)
+    return (root if root.is_absolute() else repository() / root) / scale
+
+
+def run(scale: str, arguments: list[str]) -> int:
+    """The whole DAG, then the report, then where everything is."""
+    root = results(scale)
+    check_writable(root)
+    began = time.monotonic()
+    # the progress view draws over itself, which a file or a pipe cannot show
+    view = ["--logger", "rich"] if sys.stderr.isatty() else []
+    done = snakemake(*view, *arguments, scale=scale)
+    if done.returncode:
+        print(
+            f"\nerror: not everything was made (see above; logs are in {relative(root / 'logs')}). What finished is kept: "
+            "run the same command again to go on.",
+            file=sys.stderr,
+        )
+        return done.returncode
+    seconds = time.monotonic() - began
+    code = report(scale)
+    print(summary(scale, seconds))
+    return code
+
+
+def check_writable(root: Path) -> None:
+    """One sentence instead of a traceback from the first job."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"results folder {root} cannot be made ({error.strerror}): set `results:` in config/config.yaml to a folder "
+            "you may write to"
+        ) from None
+    if not os.access(root, os.W_OK):
+        raise UserError(f"results folder {root} cannot be written: change its permissions or set `results:` to another")
+
+
+def report(scale: str) -> int:
+    """Build Snakemake's HTML report of a scale."""
+    target = results(scale) / "report.html"
+    temporary = target.with_suffix(".new.html")
+    metadata = repository() / "workflow" / "report" / "metadata.yaml"
+    built = snakemake(
+        *("--report", str(temporary), "--report-metadata", str(metadata)),
+        scale=scale,
+        capture_output=True,
+        text=True,
+    )
+    if built.returncode:
+        print(built.stderr[-3000:], file=sys.stderr)
+        print("error: the report could not be built: make what is missing first (`make figures`)", file=sys.stderr)
+        return built.returncode
+    temporary.replace(target)
+    return 0
+
+
+def relative(path: Path) -> str:
+    """Path as a reader would type it."""
+    return os.path.relpath(path)
+
+
+def benchmark_seconds(root: Path) -> tuple[int, float]:
+    """(jobs, CPU seconds) from the benchmark files of a scale."""
+    jobs, seconds = 0, 0.0
+    for path in sorted((root / "benchmarks").rglob("*.tsv")):
+        header, *rows = [line.split("\t") for line in path.read_text().splitlines()]
+        for row in rows:
+            jobs += 1
+            value = dict(zip(header, row, strict=False)).get("cpu_time", "-")
+            seconds += float(value) if value not in ("-", "NA") else 0.0
+    return jobs, seconds
+
+
+def summary(scale: str, seconds: float | None = None) -> str:
+    """Where things are and what they cost, as text."""
+    root = results(scale)
+    manifests = [json.loads(path.read_text()) for path in sorted((root / "train").glob("*/manifest.json"))]
+    runs = sum(len(manifest["runs"]) for manifest in manifests)
+    startup = sum(manifest["startup_cpu_seconds"] for manifest in manifests)
+    jobs, busy = benchmark_seconds(root)
+    lines = ["", f"scale {scale}: done" + (f" in {seconds / 60:.1f} min" if seconds else "")]
+    for what, path in {
+        "report": root / "report.html",
+        "figures": root / "figures",
+        "claims": root / "claims.md",
+    }.items():
+        lines.append(f"  {what:<8} {relative(path)}")
+    if busy:
+        lines.append(
+            f"  {jobs} jobs, {runs} training runs, {busy:.0f} CPU s; importing torch and transformers took "
+            f"{startup:.0f} of them ({100 * startup / busy:.0f} %)"
+        )
+    return "\n".join(lines)
+
+
+def lint() -> int:
+    """snakemake --lint without the lints of IGNORED_LINTS."""
+    ran = snakemake("--lint", "json", capture_output=True, text=True)
+    try:
+        found = json.loads(ran.stdout)
+    except ValueError:
+        print(ran.stdout + ran.stderr, file=sys.stderr)
+        return 1
+    problems = [
+        f"{rule.get('for', {}).get('rule') or 'Snakefile'}: {lint['title']}"
+        for rule in found.get("rules", []) + found.get("global", [])
+        for lint in rule["lints"]
+        if lint["title"] not in IGNORED_LINTS
+    ]
+    print("\n".join(problems) or "snakemake --lint: clean")
+    return int(bool(problems))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(prog="memorization", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, text in {
+        "run": "the whole DAG, then the report; further arguments go to snakemake",
+        "report": "build results/<scale>/report.html",
+        "summary": "where results are and what they cost",
+        "gallery": "refresh docs/gallery and the README's table from the last run",
+        "lint": "snakemake --lint, without lints that do not apply",
+    }.items():
+        command = commands.add_parser(name, help=text, description=text)
+        command.add_argument("--scale", default="laptop")
+    options, rest = parser.parse_known_args(arguments)
+    if rest and options.command != "run":
+        parser.error(f"unknown arguments: {' '.join(rest)}")
+    try:
+        if options.command == "run":
+            code = run(options.scale, rest)
+        elif options.command == "report":
+            code = report(options.scale)
+        elif options.command == "gallery":
+            from memorization.gallery import refresh
+
+            code = refresh(repository(), results(options.scale), options.scale)
+        elif options.command == "lint":
+            code = lint()
+        else:
+            print(summary(options.scale))
+            code = 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = 1
+    except KeyboardInterrupt:
+        code = 130
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Data sets made by rule from a seed, and real text."""

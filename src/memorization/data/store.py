@@ -1,0 +1,111 @@
+"""Data sets on disk: one Hugging Face `DatasetDict` folder with a data card beside the rows."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from memorization.errors import UserError
+from memorization.provenance.record import write_json
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+COLUMNS = {
+    "item": "int32",
+    "text": "string",
+    "input_ids": "int32",
+    "length": "int32",
+    "prompt_length": "int32",
+    "completion_length": "int32",
+}
+
+
+def row(item: int, text: str, input_ids: Sequence[int], prompt: int, completion: int) -> dict[str, Any]:
+    """Return one row of a data set. Prompt and completion are numbers of tokens."""
+    return {
+        "item": item,
+        "text": text,
+        "input_ids": list(input_ids),
+        "length": len(input_ids),
+        "prompt_length": prompt,
+        "completion_length": completion,
+    }
+
+
+def digest(splits: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """Return the sha256 of the rows, which unlike that of the files is the same under every Arrow version."""
+    content = hashlib.sha256()
+    for split, rows in sorted(splits.items()):
+        content.update(f"{split} {len(rows)}\n".encode())
+        for one in rows:
+            content.update(json.dumps({column: one[column] for column in COLUMNS}).encode() + b"\n")
+    return content.hexdigest()
+
+
+def save(
+    folder: str | Path, splits: Mapping[str, Sequence[Mapping[str, Any]]], card: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Write splits, card.json and README.md (the Hub's card); return the card, now with counts and digest."""
+    from datasets import Dataset, DatasetDict, Features, Value, disable_progress_bars
+    from datasets import Sequence as ListOf
+
+    disable_progress_bars()  # they would fill the rule's log
+
+    folder = Path(folder)
+    features = Features(
+        {
+            column: ListOf(Value(kind)) if column == "input_ids" else Value(kind)
+            for column, kind in COLUMNS.items()
+        }
+    )
+    DatasetDict(
+        {
+            split: Dataset.from_list([dict(one) for one in rows], features=features)
+            for split, rows in splits.items()
+        }
+    ).save_to_disk(str(folder))
+    card = {
+        **card,
+        "sha256": digest(splits),
+        "items": {split: len(rows) for split, rows in splits.items()},
+        "tokens": {split: sum(one["length"] for one in rows) for split, rows in splits.items()},
+    }
+    write_json(card, folder / "card.json")
+    (folder / "README.md").write_text(readme(card), encoding="utf-8")
+    return card
+
+
+def load(folder: str | Path, split: str) -> "Dataset":
+    """Read one split; UserError if the folder or the split is not there."""
+    from datasets import load_from_disk
+
+    if not (Path(folder) / "dataset_dict.json").is_file():
+        raise UserError(f"{folder} is no data set; make it with its rule (target data) first.")
+    splits = load_from_disk(str(folder))
+    if split not in splits:
+        raise UserError(f"{folder} has no split {split!r}; it has {', '.join(splits)}.")
+    return splits[split]
+
+
+def readme(card: Mapping[str, Any]) -> str:
+    """Render a card as README.md: front matter that the Hub understands, then one table row per entry."""
+    name = card.get("name", "data set")
+    lines = ["---", f"pretty_name: {json.dumps(name)}", f"license: {card.get('license', 'mit')}"]
+    lines += ["language: [en]"] if card.get("language") == "en" else []
+    lines += [
+        "---",
+        "",
+        f"# {name}",
+        "",
+        str(card.get("description", "")),
+        "",
+        "| entry | value |",
+        "|---|---|",
+    ]
+    for key, value in card.items():
+        if key not in ("name", "description"):
+            shown = value if isinstance(value, str) else json.dumps(value)
+            lines.append(f"| {key} | {shown} |")
+    return "\n".join(lines) + "\n"

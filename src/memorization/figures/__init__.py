@@ -1,0 +1,1 @@
+"""From one table to one figure."""

@@ -1,0 +1,254 @@
+"""From the configuration to everything the DAG is made of: data sets, runs, jobs. No file is read or written here.
+
+Every cell of every experiment is known before anything runs, so `snakemake -n` tells the truth.
+"""
+
+import math
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from memorization.config import Config, Experiment
+from memorization.data.patterns import CHARACTERS
+from memorization.specs import (
+    DataPart,
+    DataSpec,
+    GroupSpec,
+    ModelSpec,
+    ProbeSpec,
+    RunSpec,
+    StopSpec,
+    objective_function,
+)
+from memorization.training.shares import proportional
+
+
+PROBES = "memorization.probes.scheduled"
+
+
+@dataclass(frozen=True)
+class DataJob:
+    """One data folder to be made: items of one set under one vocabulary, for every seed."""
+
+    folder: str
+    kind: str
+    options: dict[str, Any]
+    vocabulary: str  # "characters" or "text"
+    seeds: int
+    train: int
+
+
+@dataclass
+class Plan:
+    """What one paper needs."""
+
+    paper: str
+    data: dict[str, DataJob] = field(default_factory=dict)
+    runs: dict[str, RunSpec] = field(default_factory=dict)
+    experiments: dict[str, list[str]] = field(default_factory=dict)  # experiment -> its runs
+    groups: dict[str, list[str]] = field(default_factory=dict)  # job -> the runs it trains
+    owner: dict[str, str] = field(default_factory=dict)  # run -> the experiment that asked for it first
+    options: dict[str, tuple[str, float]] = field(default_factory=dict)  # set -> (varied option, value)
+
+    def group_of(self) -> dict[str, str]:
+        """Job of every run."""
+        return {run: group for group, runs in self.groups.items() for run in runs}
+
+    def groups_for(self, experiments: list[str]) -> list[str]:
+        """Jobs that hold the runs of these experiments."""
+        group = self.group_of()
+        return list(dict.fromkeys(group[run] for name in experiments for run in self.experiments[name]))
+
+
+def probes(config: Config, experiment: Experiment, data: str) -> list[ProbeSpec]:
+    """What is measured during a run."""
+    patterns = config.patterns
+    every = {
+        "completion": experiment.evaluate_every,
+        "recency": experiment.recency_every,
+        "overlap": experiment.overlap_every,
+        "sampling": experiment.sampling_every,
+    }
+    options: dict[str, dict[str, Any]] = {
+        "completion": {"lengths": [list(pair) for pair in experiment.lengths]} if experiment.lengths else {},
+        "overlap": {"jaccard_order": patterns.jaccard_order},
+        "sampling": patterns.sampling.model_dump(),
+    }
+    wanted = [
+        ProbeSpec(
+            function=f"{PROBES}:{name}",
+            before=f"{PROBES}:recency_before" if name == "recency" else None,
+            every=steps,
+            options=options.get(name, {}),
+        )
+        for name, steps in every.items()
+        if steps
+    ]
+    if experiment.adherence and is_counting(config, data):
+        wanted.append(ProbeSpec(function=f"{PROBES}:adherence", every=experiment.evaluate_every))
+    return wanted
+
+
+def is_counting(config: Config, data: str) -> bool:
+    """Whether the increment rule is what a set is made of."""
+    return data in config.patterns.sets and config.patterns.sets[data].kind in ("mi", "mij", "mijl")
+
+
+def parts(config: Config, data: str, items: int) -> tuple[list[DataPart], str]:
+    """Parts of a set or mixture of `items` items, and its vocabulary."""
+    patterns = config.patterns
+    shares = patterns.mixtures.get(data, {data: 1.0})
+    vocabulary = "text" if any(patterns.sets[name].kind == "text" for name in shares) else "characters"
+    counts = proportional(items, list(shares.values()))
+    made = []
+    for (name, _), count in zip(shares.items(), counts, strict=True):
+        as_text = vocabulary == "text" and patterns.sets[name].kind != "text"
+        made.append(DataPart(set=name, folder=f"{name}_as_text" if as_text else name, items=count))
+    return made, vocabulary
+
+
+def make_run(config: Config, name: str, data: str, model: str, items: int, seed: int) -> RunSpec:
+    """Spec of one cell of experiment `name`."""
+    patterns, experiment = config.patterns, config.patterns.experiments[name]
+    members, vocabulary = parts(config, data, items)
+    size = patterns.models[model]
+    on_text = vocabulary == "text"
+    return RunSpec(
+        name=f"{data}-{model}-n{items}-s{seed}",
+        paper="patterns",
+        model_name=model,
+        model=ModelSpec(
+            layers=size.layers,
+            width=size.width,
+            heads=size.heads,
+            positions=patterns.positions,
+            vocabulary=config.text.vocabulary if on_text else len(CHARACTERS),
+            dropout=patterns.dropout,
+            initializer_std=patterns.initializer_std,
+            embedding=patterns.text_embedding if on_text else "trained",
+        ),
+        data_name=data,
+        data=DataSpec(parts=members, validation=patterns.validation, seed=seed),
+        optimizer=patterns.optimizer,
+        steps=experiment.steps,
+        batch_size=min(items, experiment.batch_size or patterns.batch_size),
+        seed=seed,
+        prompt_length=patterns.prompt,
+        completion_length=patterns.completion,
+        probes=probes(config, experiment, data),
+        stop=StopSpec(patience=experiment.stop) if experiment.stop else None,
+        precision=config.compute.precision,
+        device=config.compute.device,
+        threads=config.compute.threads,
+    )
+
+
+def cells(config: Config, experiment: Experiment) -> list[tuple[str, str, int, int]]:
+    """(data, model, items, seed) of every run of an experiment, in a stable order."""
+    sizes = experiment.pairings or [(model, items) for model in experiment.models for items in experiment.items]
+    seeds = range(experiment.seeds or config.seeds)
+    return [(data, model, items, seed) for data in experiment.data for model, items in sizes for seed in seeds]
+
+
+def share(one: RunSpec, other: RunSpec) -> RunSpec | None:
+    """One run that serves both, when they differ at most in what is measured; None when they differ in more."""
+    if one.model_copy(update={"probes": []}) != other.model_copy(update={"probes": []}):
+        return None
+    merged = {probe.function: probe for probe in one.probes}
+    for probe in other.probes:
+        if probe.function not in merged:
+            merged[probe.function] = probe
+            continue
+        mine = merged[probe.function]
+        if mine.options and probe.options and mine.options != probe.options:
+            return None
+        every = math.gcd(mine.every, probe.every)
+        options = mine.options or probe.options
+        merged[probe.function] = mine.model_copy(update={"every": every, "options": options})
+    return one.model_copy(update={"probes": list(merged.values())})
+
+
+def place(runs: dict[str, RunSpec], run: RunSpec, experiment: str) -> RunSpec:
+    """Return the run to use for a cell: a planned one that can serve it too, or a new one with a name of its own."""
+    variants = [other for name, other in runs.items() if name == run.name or name.startswith(f"{run.name}-")]
+    for other in variants:
+        merged = share(other, run.model_copy(update={"name": other.name}))
+        if merged is not None:
+            return merged
+    return run.model_copy(update={"name": f"{run.name}-{experiment}"}) if variants else run
+
+
+def plan_patterns(config: Config) -> Plan:
+    """Everything `patterns` needs."""
+    patterns, plan = config.patterns, Plan("patterns")
+    owner: dict[str, str] = {}
+    for name, experiment in patterns.experiments.items():
+        plan.experiments[name] = []
+        for cell in cells(config, experiment):
+            run = place(plan.runs, make_run(config, name, *cell), name)
+            plan.runs[run.name] = run
+            owner.setdefault(run.name, name)
+            plan.experiments[name].append(run.name)
+        if experiment.vary:
+            for data in experiment.data:
+                value = patterns.sets[data].options.get(experiment.vary)
+                if value is not None:
+                    plan.options[data] = (experiment.vary, float(value))
+    size, names = config.compute.runs_per_job, list(plan.runs)
+    for start in range(0, len(names), size):
+        chunk = names[start : start + size]
+        plan.groups[f"patterns-{start // size:02d}" if size > 1 else f"patterns-{chunk[0]}"] = chunk
+    plan.owner = owner
+    plan_data(config, plan)
+    return plan
+
+
+def plan_data(config: Config, plan: Plan) -> None:
+    """Add the data jobs that the plan's runs need: every set as large as its largest run wants."""
+    for run in plan.runs.values():
+        vocabulary = "text" if run.model.vocabulary == config.text.vocabulary else "characters"
+        for part in run.data.parts:
+            chosen = config.patterns.sets[part.set]
+            before = plan.data.get(part.folder)
+            plan.data[part.folder] = DataJob(
+                part.folder,
+                chosen.kind,
+                dict(chosen.options),
+                vocabulary,
+                seeds=max(run.data.seed + 1, before.seeds if before else 0),
+                train=max(part.items, before.train if before else 0),
+            )
+
+
+PLANS = {"patterns": plan_patterns}
+
+
+@cache
+def plan_cached(paper: str, config_json: str) -> Plan:
+    """`plan` behind a cache: a DAG asks many times."""
+    return PLANS[paper](Config.model_validate_json(config_json))
+
+
+def plan(config: Config, paper: str) -> Plan:
+    """Plan of one paper."""
+    return plan_cached(paper, config.model_dump_json())
+
+
+def group_spec(config: Config, paper: str, group: str) -> GroupSpec:
+    """Spec of one training job."""
+    planned = plan(config, paper)
+    names = planned.groups[group]
+    return GroupSpec(
+        group=group,
+        paper=paper,
+        scale=config.scale,
+        runs=[planned.runs[name] for name in names],
+        experiments=[planned.owner[name] for name in names],
+    )
+
+
+def training_roots(group: GroupSpec) -> list[str]:
+    """Code that the runs of a group use, as roots for `provenance.source`: the loop, and what their specs name."""
+    named = [name for run in group.runs for probe in run.probes for name in (probe.function, probe.before) if name]
+    objectives = [objective_function(run.objective) for run in group.runs]
+    return ["memorization.training.__main__:main", *dict.fromkeys(named + objectives)]

@@ -1,0 +1,1 @@
+"""Measuring functions `(model, step, ...) -> tidy rows`."""

@@ -1,0 +1,1 @@
+"""Where code, data and numbers came from."""

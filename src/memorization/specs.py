@@ -1,0 +1,141 @@
+"""Run specs: everything that decides the numbers of one training run, as plain typed data.
+
+A spec is written to `results/<scale>/train/<group>/spec.json` before training starts; equal specs give equal
+bytes (on CPU, at equal `threads`). Nothing about *where* files lie or *how often* state is saved belongs here.
+"""
+
+import math
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Positive = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Spec(BaseModel):
+    """Base of all specs: unknown keys are refused and instances cannot change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelSpec(Spec):
+    """A model built from nothing.
+
+    `initializer_std: null` means GPT-2's 0.02 at width 768 carried to this width, 0.02 * sqrt(768 / width): a fixed
+    0.02 leaves narrow models on a plateau for hundreds of steps before they learn anything.
+    """
+
+    architecture: Literal["gpt2"] = "gpt2"
+    layers: Positive
+    width: Positive
+    heads: Positive = 1
+    positions: Positive
+    vocabulary: Positive
+    dropout: Fraction = 0.0
+    initializer_std: Annotated[float, Field(gt=0)] | None = None
+    embedding: Literal["trained", "frozen"] = "trained"
+
+    @property
+    def std(self) -> float:
+        """Standard deviation of the initial weights."""
+        return self.initializer_std or 0.02 * math.sqrt(768 / self.width)
+
+    @property
+    def parameters(self) -> int:
+        """Non-embedding parameters by the paper's count, 12 * layers * width^2 (patterns, section 3.2)."""
+        return 12 * self.layers * self.width**2
+
+
+class DataPart(Spec):
+    """`items` training items of one set, stored under `results/<scale>/data/<paper>/<folder>/`.
+
+    The rows about this part carry `set` as their subset; `folder` differs from it where the same set is stored under
+    another vocabulary.
+    """
+
+    set: str
+    folder: str
+    items: Positive
+
+
+class DataSpec(Spec):
+    """Training items of one or more sets, and `validation` items (over all parts, in the same proportions)."""
+
+    parts: Annotated[list[DataPart], Field(min_length=1)]
+    validation: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    @property
+    def items(self) -> int:
+        """Training items over all parts."""
+        return sum(part.items for part in self.parts)
+
+
+class OptimizerSpec(Spec):
+    """Adam(W) with its usual constants; a schedule is a pure function of the step, so it needs no state."""
+
+    name: Literal["adam", "adamw"] = "adam"
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    clip_norm: Annotated[float, Field(gt=0)] | None = None
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup: Annotated[int, Field(ge=0)] = 0
+
+
+class ProbeSpec(Spec):
+    """A measuring function called at step 0, every `every` steps and at the last step.
+
+    Functions are named "package.module:name". `before` also looks at the model just before such a step.
+    """
+
+    function: str
+    before: str | None = None
+    every: Positive
+    options: dict[str, int | float | str | list[list[int]]] = {}
+
+
+class StopSpec(Spec):
+    """Stop when the pooled training exact match is at least `threshold` at `patience` evaluations in a row."""
+
+    threshold: Fraction = 1.0
+    patience: Positive = 3
+
+
+class RunSpec(Spec):
+    """One training run."""
+
+    name: str
+    paper: str
+    model_name: str
+    model: ModelSpec
+    data_name: str
+    data: DataSpec
+    objective: Literal["causal_lm"] = "causal_lm"
+    optimizer: OptimizerSpec = OptimizerSpec()
+    steps: Positive
+    batch_size: Positive
+    seed: Annotated[int, Field(ge=0)]
+    prompt_length: Positive
+    completion_length: Positive
+    probes: list[ProbeSpec]
+    stop: StopSpec | None = None
+    precision: Literal["float32", "bfloat16"] = "float32"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: Positive = 1
+
+
+def objective_function(objective: str) -> str:
+    """Dotted name of an objective."""
+    return f"memorization.training.objectives:{objective}"
+
+
+class GroupSpec(Spec):
+    """The runs of one job, and what the rows they write are labelled with."""
+
+    group: str
+    paper: str
+    scale: str
+    runs: Annotated[list[RunSpec], Field(min_length=1)]
+    experiments: list[str]  # of each run: the experiment that asked for it first

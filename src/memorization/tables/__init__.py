@@ -1,0 +1,1 @@
+"""From measurement rows to the numbers behind one figure."""

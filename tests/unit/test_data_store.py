@@ -1,0 +1,96 @@
+"""Data-set folders keep rows, digests follow content only, scripts write what their rules declare."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+from memorization.data import patterns, store
+from memorization.errors import UserError
+
+SCRIPTS = Path(__file__).parents[2] / "workflow" / "scripts"
+ROWS = {
+    "train": [store.row(0, "12", [1, 2], 1, 1), store.row(1, "345", [3, 4, 5], 1, 2)],
+    "validation": [store.row(0, "7", [7], 1, 0)],
+}
+SIZES = {"train": 12, "validation": 4, "lengths": (28, 44), "prompt": 16, "completion": 10}
+
+
+def script(name):
+    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_rows_survive_saving(tmp_path):
+    store.save(tmp_path / "set", ROWS, {"name": "mi"})
+    for split, rows in ROWS.items():
+        loaded = store.load(tmp_path / "set", split)
+        assert loaded.to_list() == rows
+        assert loaded.features["input_ids"].feature.dtype == loaded.features["item"].dtype == "int32"
+
+
+def test_digest_changes_with_any_row_and_not_with_the_order_of_splits():
+    changed = {**ROWS, "train": [{**ROWS["train"][0], "input_ids": [1, 3]}, ROWS["train"][1]]}
+    moved = {"train": ROWS["train"] + ROWS["validation"], "validation": []}
+    assert len({store.digest(ROWS), store.digest(changed), store.digest(moved)}) == 3
+    assert store.digest(dict(reversed(ROWS.items()))) == store.digest(ROWS)
+
+
+def test_card_has_counts_digest_and_front_matter(tmp_path):
+    card = store.save(tmp_path, ROWS, {"name": "mi", "description": "Counts.", "license": "mit"})
+    assert json.loads((tmp_path / "card.json").read_text()) == card
+    assert card["items"] == {"train": 2, "validation": 1} and card["tokens"] == {"train": 5, "validation": 1}
+    assert (tmp_path / "README.md").read_text().startswith('---\npretty_name: "mi"\nlicense: mit\n---\n')
+
+
+def test_what_is_not_there_is_named(tmp_path):
+    with pytest.raises(UserError, match="no data set"):
+        store.load(tmp_path / "nothing", "train")
+    store.save(tmp_path, ROWS, {"name": "mi"})
+    with pytest.raises(UserError, match="train, validation"):
+        store.load(tmp_path, "test")
+
+
+def test_make_pattern_data_writes_one_folder_per_seed(tmp_path):
+    script("make_pattern_data").main(
+        tmp_path / "mij",
+        tmp_path / "card.json",
+        kind="mij",
+        options={"jump_probability": 0.3},
+        seeds=[0, 1],
+        sizes=SIZES,
+    )
+    card = json.loads((tmp_path / "card.json").read_text())
+    assert card["seeds"]["0"]["sha256"] != card["seeds"]["1"]["sha256"]
+    wanted = patterns.make("mij", seed=1, jump_probability=0.3, **SIZES)["validation"]
+    loaded = store.load(tmp_path / "mij" / "1", "validation")
+    assert [patterns.decode(ids) for ids in loaded["input_ids"]] == [item.symbols for item in wanted]
+
+
+def test_text_scripts_run_one_after_the_other(tmp_path):
+    from safetensors.numpy import load_file
+
+    corpus, tokenizer, card = tmp_path / "corpus.parquet", tmp_path / "tokenizer", tmp_path / "card.json"
+    script("make_text").main(
+        corpus, tokenizer, card, packages=["accelerate", "seaborn"], vocabulary_size=1024
+    )
+    facts = json.loads(card.read_text())
+    assert facts["packages"]["seaborn"]["license"] == "BSD License"
+    assert str(tmp_path) not in card.read_text()
+    script("make_text_items").main(
+        corpus,
+        tokenizer,
+        tmp_path / "items",
+        tmp_path / "items.json",
+        kind="text_words",
+        units="clauses",
+        seeds=[0],
+        sizes=SIZES,
+    )
+    assert store.load(tmp_path / "items" / "0", "train")["prompt_length"][:] == [16] * 12
+    script("make_embedding").main(corpus, tokenizer, tmp_path / "e.safetensors", widths=[8, 24])
+    shapes = {name: matrix.shape for name, matrix in load_file(tmp_path / "e.safetensors").items()}
+    assert shapes == {"E8": (1024, 8), "E24": (1024, 24)}
