@@ -32,8 +32,8 @@ wildcard_constraints:
     group="[A-Za-z0-9_-]+",
 
 
-include: "rules/data.smk"
 include: "rules/assets.smk"
+include: "rules/data.smk"
 include: "rules/train.smk"
 include: "rules/figures.smk"
 include: "rules/claims.smk"

@@ -45,7 +45,7 @@ rule test_claims:
         runtime=20,
     params:
         **code_by(
-            lambda paper: [script("test_claims"), *dict.fromkeys(claim.statistic for claim in CLAIMS[paper])], PAPERS
+            lambda paper: [script_root("test_claims"), *dict.fromkeys(claim.statistic for claim in CLAIMS[paper])], PAPERS
         ),
         claims=claims_params,
     message:
@@ -74,7 +74,7 @@ rule write_ledger:
         mem_mb=1000,
         runtime=10,
     params:
-        **code(script("write_ledger")),
+        **code(script_root("write_ledger")),
     message:
         "the claims ledger"
     script:

@@ -34,7 +34,7 @@ def code(*roots):
     return {f"code_{i}": value for i, value in enumerate(code_params(roots).values())}
 
 
-def script(name):
+def script_root(name):
     """Path of a rule's script as a root for `code`."""
     return REPOSITORY / "workflow" / "scripts" / f"{name}.py"
 

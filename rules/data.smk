@@ -44,7 +44,7 @@ for _number, _folders in jobs_of(SYNTHETIC):
             mem_mb=1000,
             runtime=10,
         params:
-            **code(script("make_pattern_data"), *generators(_folders)),
+            **code(script_root("make_pattern_data"), *generators(_folders)),
             data=[data_params(folder) for folder in _folders],
         message:
             f"data: {', '.join(_folders)}"
@@ -52,7 +52,14 @@ for _number, _folders in jobs_of(SYNTHETIC):
             "../workflow/scripts/make_pattern_data.py"
 
 
+def text_assets(*names):
+    """Downloaded assets that text is made from, by name; none where it comes from docstrings."""
+    return {name: f"{ASSETS}/{name}" for name in names} if CONFIG.text.source == "wikitext" else {}
+
+
 rule make_text:
+    input:
+        **text_assets("gpt2", "wikitext"),
     output:
         corpus="<results>/data/text/corpus.parquet",
         tokenizer=directory("<results>/data/text/tokenizer"),
@@ -65,11 +72,10 @@ rule make_text:
         mem_mb=2000,
         runtime=30,
     params:
-        **code(script("make_text")),
+        **code(script_root("make_text")),
         text=CONFIG.text.model_dump(),
-        seed=0,
     message:
-        "real English from docstrings, and its tokenizer"
+        "real English, and its tokenizer"
     script:
         "../workflow/scripts/make_text.py"
 
@@ -93,7 +99,7 @@ for _number, _folders in jobs_of(TEXTUAL):
             mem_mb=2000,
             runtime=30,
         params:
-            **code(script("make_text_items"), *generators(_folders)),
+            **code(script_root("make_text_items"), *generators(_folders)),
             data=[data_params(folder) for folder in _folders],
         message:
             f"data: {', '.join(_folders)}"
@@ -103,6 +109,7 @@ for _number, _folders in jobs_of(TEXTUAL):
 
 rule make_embedding:
     input:
+        **text_assets("gpt2"),
         corpus="<results>/data/text/corpus.parquet",
         tokenizer="<results>/data/text/tokenizer",
     output:
@@ -115,9 +122,12 @@ rule make_embedding:
         mem_mb=4000,
         runtime=60,
     params:
-        **code(script("make_embedding")),
-        widths=sorted({size.width for size in CONFIG.patterns.models.values()}),
+        **code(script_root("make_embedding")),
+        source=CONFIG.text.source,
+        widths=sorted({run.model.width for run in plan(CONFIG, "patterns").runs.values()}),
+        # scaled like the weights that would have been drawn instead
+        stds={run.model.width: run.model.std for run in plan(CONFIG, "patterns").runs.values()},
     message:
-        "frozen embeddings from the corpus's co-occurrences"
+        "frozen token embeddings"
     script:
         "../workflow/scripts/make_embedding.py"

@@ -63,7 +63,7 @@ for _paper in PAPERS:
                 mem_mb=2000,
                 runtime=20,
             params:
-                **code(script("tabulate"), *map(table_function, _figures)),
+                **code(script_root("tabulate"), *map(table_function, _figures)),
                 tables=[table_params(figure) for figure in _figures],
                 scale=CONFIG.scale,
             message:
@@ -96,7 +96,7 @@ for _paper in PAPERS:
                 mem_mb=1000,
                 runtime=10,
             params:
-                **code(script("plot_figure"), *map(plot_function, _figures)),
+                **code(script_root("plot_figure"), *map(plot_function, _figures)),
                 figures=[plot_params(figure) for figure in _figures],
                 style=CONFIG.figures.model_dump(),
                 scale=CONFIG.scale,

@@ -35,7 +35,7 @@ rule write_run_specs:
         mem_mb=500,
         runtime=5,
     params:
-        **code(script("write_run_specs")),
+        **code(script_root("write_run_specs")),
         spec=lambda wildcards: group_spec(CONFIG, GROUPS[wildcards.group], wildcards.group).model_dump(mode="json"),
     message:
         "run specs of {wildcards.group}"

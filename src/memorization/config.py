@@ -44,8 +44,14 @@ class Text(Section):
     source: Literal["docstrings", "wikitext"] = Field(description="prose of installed packages, or WikiText-103")
     packages: Annotated[list[str], Field(min_length=1)] = Field(description="installed packages whose docstrings are read")
     vocabulary: Annotated[int, Field(ge=600, le=65536)] = Field(description="size of the byte-level BPE vocabulary")
-    validation: Fraction = Field(description="share of paragraphs held out for validation")
-    heldout: Fraction = Field(description="share of paragraphs held out from everything")
+
+
+    @model_validator(mode="after")
+    def vocabulary_of_gpt2(self) -> "Text":
+        """WikiText comes with GPT-2's tokenizer."""
+        if self.source == "wikitext" and self.vocabulary != 50257:
+            raise ValueError("source: wikitext uses GPT-2's tokenizer: write `vocabulary: 50257`")
+        return self
 
 
 class Claims(Section):

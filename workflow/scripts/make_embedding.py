@@ -1,12 +1,13 @@
-"""Make frozen token embeddings of several widths (`patterns`, sec. 3.2; there: GPT-2's, reduced by PCA)."""
+"""Make frozen token embeddings of several widths (`patterns`, sec. 3.3).
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+GPT-2's reduced by PCA where it was downloaded; else from co-occurrences in the corpus.
+"""
+
+from typing import TYPE_CHECKING, Any
 
 from safetensors.numpy import save_file
 
-from memorization.data import text
+from memorization.data import text, wikitext
 from memorization.provenance.logs import logging_to
 from memorization.provenance.record import read_table, replacing
 
@@ -14,34 +15,23 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
-def main(
-    corpus: str | Path,
-    tokenizer: str | Path,
-    embedding: str | Path,
-    *,
-    widths: Sequence[int],
-    window: int = 4,
-    std: float = 0.02,
-) -> None:
+def main(smk: Any) -> None:
     """Write one safetensors file with a matrix "E<width>" (vocabulary, width) for every width."""
-    table = read_table(corpus)
-    loaded = text.load_tokenizer(tokenizer)
-    streams = text.encode_texts(table["text"][table["split"] == "train"], loaded)
-    # One decomposition serves all widths: a narrower one is its first columns.
-    wide = text.neighbor_vectors(streams, loaded.get_vocab_size(), max(widths), window=window)
-    matrices = {f"E{width}": text.rescale_rows(wide[:, :width], std) for width in sorted(set(widths))}
-    with replacing(embedding) as unfinished:
+    widths = smk.params.widths
+    if smk.params.source == "wikitext":
+        matrix = wikitext.read_embedding(smk.input.gpt2)
+        matrices = {f"E{width}": text.pca_embedding(matrix, width) for width in widths}
+    else:
+        table, tokenizer = read_table(smk.input.corpus), text.load_tokenizer(smk.input.tokenizer)
+        streams = text.encode_texts(table["text"][table["split"] == "train"], tokenizer)
+        # one decomposition serves all widths: a narrower one is its first columns
+        wide = text.neighbor_vectors(streams, tokenizer.get_vocab_size(), max(widths), window=4)
+        matrices = {f"E{width}": text.rescale_rows(wide[:, :width], smk.params.stds[width]) for width in widths}
+    with replacing(smk.output.embedding) as unfinished:
         save_file(matrices, unfinished)
     print({name: matrix.shape for name, matrix in matrices.items()})
 
 
-if "snakemake" in globals():
+if __name__ == "__main__":
     logging_to(snakemake.log[0])
-    main(
-        snakemake.input.corpus,
-        snakemake.input.tokenizer,
-        snakemake.output.embedding,
-        widths=snakemake.params.widths,
-        window=snakemake.params.get("window", 4),
-        std=snakemake.params.get("std", 0.02),
-    )
+    main(snakemake)

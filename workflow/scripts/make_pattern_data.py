@@ -1,4 +1,4 @@
-"""Make one synthetic data set, for every seed of an experiment (`patterns`, sec. 3.1, A.1)."""
+"""Make synthetic data sets, for every seed of an experiment (`patterns`, sec. 3.1, A.1)."""
 
 import inspect
 from collections.abc import Sequence
@@ -51,16 +51,10 @@ def main(
     write_json({**facts, "seeds": cards}, card)
 
 
-if "snakemake" in globals():
+if __name__ == "__main__":
     logging_to(snakemake.log[0])
-    main(
-        snakemake.output.dataset,
-        snakemake.output.card,
-        kind=snakemake.params.kind,
-        options=snakemake.params.options,
-        seeds=snakemake.params.seeds,
-        sizes={
-            name: snakemake.params[name]
-            for name in ("train", "validation", "lengths", "prompt", "completion")
-        },
-    )
+    for spec, dataset, card in zip(
+        snakemake.params.data, snakemake.output.dataset, snakemake.output.card, strict=True
+    ):
+        sizes = {name: spec[name] for name in ("train", "validation", "lengths", "prompt", "completion")}
+        main(dataset, card, kind=spec["kind"], options=spec["options"], seeds=range(spec["seeds"]), sizes=sizes)

@@ -19,8 +19,8 @@ logger = logging.getLogger(__name__)
 class _Tee:
     """A text stream that also writes to the log file; all else (isatty, encoding, fileno) is the stream's."""
 
-    def __init__(self, stream: Any, log: TextIO):
-        self.stream, self.log = stream, log
+    def __init__(self, stream: Any, log: TextIO, echo: bool):
+        self.stream, self.log, self.echo = stream, log, echo
 
     def write(self, text: str) -> int:
         if not self.log.closed:  # by a later logging_to; a library may have kept this stream
@@ -36,10 +36,12 @@ class _Tee:
         return getattr(self.stream, name)
 
 
-def logging_to(log_path: str | Path | None, *, append: bool = False, level: int = logging.INFO) -> None:
-    """Send this process's output to the screen and to a log file: logging, warnings, prints, tracebacks.
+def logging_to(log_path: str | Path | None, *, append: bool = False, echo: bool = False) -> None:
+    """Send this process's output to a log file: logging, warnings, prints, tracebacks.
 
-    Call it first thing in a script or command. Log records go to stderr. After it, an uncaught `UserError`
+    Call it first thing in a script or command. The screen shows warnings and errors only, so that many jobs leave it
+    readable; with `echo`, or with no file, it shows everything (log records on stderr). Of other packages only warnings
+    are logged. After it, an uncaught `UserError`
     shows as one line "error: ..." (its traceback is only in the log), and any other error as a traceback in
     both. The exit code is 1 either way. A later call replaces an earlier one; with None there is no file.
     """
@@ -55,13 +57,16 @@ def logging_to(log_path: str | Path | None, *, append: bool = False, level: int 
     if log_path is not None:
         Path(log_path).parent.mkdir(parents=True, exist_ok=True)
         log = open(log_path, "a" if append else "w", encoding="utf-8", buffering=1)  # noqa: SIM115
+        if not echo:
+            handlers[0].setLevel(logging.WARNING)
         handlers.append(logging.StreamHandler(log))
-        sys.stdout, sys.stderr = _Tee(sys.stdout, log), _Tee(sys.stderr, log)
+        sys.stdout, sys.stderr = _Tee(sys.stdout, log, echo), _Tee(sys.stderr, log, echo)
         faulthandler.enable(log)  # a crash in native code leaves its Python traceback there
     form = logging.Formatter("%(asctime)s  %(levelname)-7s  %(message)s", "%H:%M:%S")
     for handler in handlers:
         handler.setFormatter(form)
-    logging.basicConfig(level=level, handlers=handlers, force=True)
+    logging.basicConfig(level=logging.WARNING, handlers=handlers, force=True)
+    logging.getLogger("memorization").setLevel(logging.INFO)
     logging.captureWarnings(True)
 
     def report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
