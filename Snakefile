@@ -48,3 +48,7 @@ rule all:
         rules.claims.input,
     message:
         "every figure, table and claim"
+
+
+include: "rules/freeze.smk"
+include: "rules/targets.smk"

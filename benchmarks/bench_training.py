@@ -52,7 +52,7 @@ def ours(spec: RunSpec, items: Items, precision: str = "no") -> tuple[float, flo
     accelerator = Accelerator(cpu=True, mixed_precision=precision)
     model = build(spec.model, seed=0)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
-    model, optimizer = accelerator.prepare(model, optimizer)
+    model = accelerator.prepare(model)
     model.train()
     began = time.perf_counter()
     for step in range(spec.steps):

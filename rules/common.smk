@@ -9,7 +9,7 @@ REPOSITORY = Path(workflow.basedir)
 sys.path.insert(0, str(REPOSITORY / "src"))
 os.environ["PYTHONPATH"] = os.pathsep.join([str(REPOSITORY / "src"), *filter(None, [os.environ.get("PYTHONPATH")])])
 
-from memorization.config import load_config
+from memorization.config import check_writable, load_config
 from memorization.errors import UserError
 from memorization.figures.catalog import load_catalog
 from memorization.plan import group_spec, plan
@@ -18,6 +18,7 @@ from memorization.provenance.record import digest_of
 
 try:
     CONFIG = load_config(REPOSITORY / "config", config)
+    check_writable(Path(CONFIG.results))
     CATALOG = load_catalog(REPOSITORY / "config" / "figures.yaml", CONFIG)
 except UserError as error:
     sys.exit(f"error: {error}")

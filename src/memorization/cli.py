@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from memorization.config import load_config
+from memorization.config import check_writable, load_config
 from memorization.errors import UserError
 
 # lints that do not apply here, with the reason
@@ -49,11 +49,7 @@ def run(scale: str, arguments: list[str]) -> int:
     view = ["--logger", "rich"] if sys.stderr.isatty() else []
     done = snakemake(*view, *arguments, scale=scale)
     if done.returncode:
-        print(
-            f"\nerror: not everything was made (see above; logs are in {relative(root / 'logs')}). What finished is kept: "
-            "run the same command again to go on.",
-            file=sys.stderr,
-        )
+        print(f"\nerror: {why_not(root)}", file=sys.stderr)
         return done.returncode
     seconds = time.monotonic() - began
     code = report(scale)
@@ -61,17 +57,17 @@ def run(scale: str, arguments: list[str]) -> int:
     return code
 
 
-def check_writable(root: Path) -> None:
-    """One sentence instead of a traceback from the first job."""
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"results folder {root} cannot be made ({error.strerror}): set `results:` in config/config.yaml to a folder "
-            "you may write to"
-        ) from None
-    if not os.access(root, os.W_OK):
-        raise UserError(f"results folder {root} cannot be written: change its permissions or set `results:` to another")
+def why_not(root: Path) -> str:
+    """What to do after snakemake failed."""
+    if any((repository() / ".snakemake" / "locks").glob("*")):
+        return (
+            "another snakemake works in this folder, or one was killed here. If none is running, type "
+            f"`{Path(sys.executable).parent / 'snakemake'} --unlock` and start again: training goes on where it was."
+        )
+    return (
+        f"not everything was made: see above, and the logs in {relative(root / 'logs')}. What finished is kept; the same "
+        "command goes on from here."
+    )
 
 
 def report(scale: str) -> int:

@@ -7,6 +7,7 @@ user gives (`--configfile`, `--config`). `config/schema.json` is generated from 
 
 import difflib
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -237,6 +238,16 @@ def load_config(folder: Path, overrides: dict[str, Any]) -> Config:
         return Config.model_validate(merged)
     except ValidationError as error:
         raise UserError("\n".join(problem(e, merged) for e in error.errors())) from None
+
+
+def check_writable(folder: Path) -> None:
+    """Raise UserError when `folder` does not exist and cannot be made, or exists and cannot be written."""
+    existing = folder.absolute()
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        what = "is not a folder" if not existing.is_dir() else "may not be written"
+        raise UserError(f"results: {folder} cannot be used, {existing} {what}: set `results:` to a folder you may write to")
 
 
 def problem(error: Any, merged: dict[str, Any]) -> str:

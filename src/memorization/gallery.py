@@ -1,9 +1,8 @@
-"""Pages made from results: `make gallery` after a run. Without results only what needs none: `python -m memorization.gallery`.
+"""Pages made from results: `make gallery` after a run; `python -m memorization.gallery` for what needs none.
 
-In a page, what stands between `<!-- name:begin -->` and `<!-- name:end -->` is written here and by nobody else.
+In a page, what stands between `<!-- name:begin -->` and `<!-- name:end -->` is written here, by nobody else.
 """
 
-import json
 import re
 import subprocess
 import sys
@@ -28,7 +27,7 @@ Catalog = dict[str, FigureEntry]
 
 
 def refresh(repository: Path, results: Path, scale: str) -> int:
-    """Copy pictures to docs/gallery and rewrite the generated blocks of README.md and docs/ from one scale's results.
+    """Copy pictures to docs/gallery and rewrite the generated blocks of README.md and docs/.
 
     results: `results/<scale>`. Returns 0; UserError when the run is not complete, before anything is changed.
     """
@@ -38,7 +37,9 @@ def refresh(repository: Path, results: Path, scale: str) -> int:
     pictures = [results / "figures" / f"{name}.png" for name in SHOWN]
     missing = [path.name for path in pictures if not path.is_file()]
     if missing:
-        raise UserError(f"{results / 'figures'} has no {', '.join(missing)}: run `make figures SCALE={scale}` first")
+        raise UserError(
+            f"{results / 'figures'} has no {', '.join(missing)}: run `make figures SCALE={scale}` first"
+        )
     record = results_record(results, catalog, scale)
     seconds = {name: figure_seconds(results, name, catalog, config) for name in catalog}
 
@@ -56,7 +57,7 @@ def refresh(repository: Path, results: Path, scale: str) -> int:
 
 
 def refresh_static(repository: Path) -> None:
-    """Rewrite what depends on the repository alone: the rule graph, the table of scales, the list of deviations."""
+    """Rewrite what the repository alone decides: rule graph, table of scales, list of deviations."""
     rewrite(repository / "README.md", "rulegraph", rulegraph_block(draw_rulegraph(repository)))
     rewrite(repository / "docs" / "patterns.md", "scales", scales_block(repository / "config"))
     write(repository / "docs" / "deviations.md", deviations_page(repository / "docs" / "deviations.yaml"))
@@ -84,7 +85,9 @@ def rewrite(path: Path, name: str, content: str) -> None:
 
 def block(path: Path, name: str) -> str:
     """Content of the block `name` of a page."""
-    found = re.search(rf"<!-- {name}:begin -->\n(.*?)\n<!-- {name}:end -->", path.read_text("utf-8"), re.DOTALL)
+    found = re.search(
+        rf"<!-- {name}:begin -->\n(.*?)\n<!-- {name}:end -->", path.read_text("utf-8"), re.DOTALL
+    )
     if not found:
         raise UserError(f"{path} has no block {name}")
     return found[1]
@@ -97,7 +100,9 @@ def shrink(source: Path, target: Path, width: int = WIDTH) -> None:
     with Image.open(source) as opened:
         picture = opened.convert("RGB")
     if picture.width > width:
-        picture = picture.resize((width, round(picture.height * width / picture.width)), Image.Resampling.LANCZOS)
+        picture = picture.resize(
+            (width, round(picture.height * width / picture.width)), Image.Resampling.LANCZOS
+        )
     with replacing(target) as temporary:
         picture.save(temporary, format="PNG", optimize=True)
 
@@ -109,14 +114,21 @@ def read_ledger(results: Path, scale: str) -> pd.DataFrame:
     """Read claims.csv with empty text as ""; UserError when there is none."""
     path = results / "claims.csv"
     if not path.is_file():
-        raise UserError(f"there are no results in {results} (no claims.csv): run `make figures SCALE={scale}` first")
+        raise UserError(
+            f"there are no results in {results} (no claims.csv): run `make figures SCALE={scale}` first"
+        )
     ledger = pd.read_csv(path)
     text = ["published_note", "reason", "tables", "note"]
     return ledger.assign(**{name: ledger[name].fillna("").astype(str) for name in text})
 
 
+def rows_of(ledger: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows of the ledger by column name."""
+    return [{str(key): value for key, value in row.items()} for row in ledger.to_dict("records")]
+
+
 def results_record(results: Path, catalog: Catalog, scale: str) -> dict[str, Any]:
-    """Where the shown numbers come from: commit, date and config digest of every table, versions of the newest."""
+    """Where the numbers come from: commit, date and config digest of every table, versions of the newest."""
     notes = {}
     for name, entry in catalog.items():
         path = results / entry.paper / "tables" / f"{name}.parquet"
@@ -147,20 +159,20 @@ def benchmark(path: Path) -> float:
 
 
 def figure_seconds(results: Path, figure: str, catalog: Catalog, config: Config) -> float:
-    """Wall seconds of the jobs behind one figure, added up: training, table, drawing. NaN if one is unknown."""
+    """Wall seconds of one figure's jobs, added up: training, table, drawing. NaN if one is unknown."""
     entry = catalog[figure]
     names = [name for name, other in catalog.items() if other.paper == entry.paper]
     job = f"{entry.paper}_{names.index(figure) // config.compute.pieces_per_job}.tsv"
     groups = plan(config, entry.paper).groups_for(entry.experiments) if entry.needs else []
     folder = results / "benchmarks"
     paths = [folder / "train" / f"{group}.tsv" for group in groups]
-    return sum(benchmark(path) for path in [*paths, folder / "tabulate" / job, folder / "plot" / job])
+    return sum((benchmark(path) for path in [*paths, folder / "tabulate" / job, folder / "plot" / job]), 0.0)
 
 
 def total_seconds(results: Path) -> tuple[int, float]:
     """(jobs, their wall seconds added up) of everything a scale has run."""
     paths = sorted((results / "benchmarks").rglob("*.tsv"))
-    return len(paths), sum(benchmark(path) for path in paths)
+    return len(paths), sum(map(benchmark, paths), 0.0)
 
 
 # ---- blocks
@@ -199,40 +211,48 @@ def figures_block(
     catalog: Catalog, ledger: pd.DataFrame, seconds: dict[str, float], results: Path, scale: str
 ) -> str:
     """Figure, command, time, claims with verdicts."""
+    records = rows_of(ledger)
     rows = []
     for name, entry in catalog.items():
-        about = [row for row in ledger.to_dict("records") if name in re.split(r",\s*", row["tables"])]
+        about = [row for row in records if name in re.split(r",\s*", row["tables"])]
         claims = ", ".join(f"{MARKS[row['verdict']]} {row['claim']}" for row in about)
         command = f"`snakemake {name}`"
         rows.append([f"{entry.source}: {entry.title}", command, minutes(seconds[name]), claims])
-    tally = ", ".join(f"{MARKS[v]} {n} {v}" for v, n in counts(ledger.to_dict("records")).items())
+    tally = ", ".join(f"{MARKS[v]} {n} {v}" for v, n in counts(records).items())
     jobs, total = total_seconds(results)
     return (
         f"Scale `{scale}`. Claims: {tally}.\n\n"
         + table(["figure", "command", "time", "claims it bears on"], rows)
-        + "\n\nTime: wall time of the figure's own training, table and drawing jobs, added up as if one ran after another "
-        f"(figures share runs). The whole scale: {jobs} jobs, {minutes(total)}."
+        + "\n\nTime: wall time of the figure's training, table and drawing jobs, added up as if one ran "
+        f"after another (figures share runs). The whole scale: {jobs} jobs, {minutes(total)}."
     )
 
 
 def claims_block(ledger: pd.DataFrame, scale: str) -> str:
     """One row a claim: what was claimed, measured, published, and the verdict with its reason."""
     rows = []
-    for row in ledger.to_dict("records"):
-        values = {str(key): value for key, value in row.items()}
+    for row in rows_of(ledger):
         measured = f"{number(row['measured'])} {interval(row['ci_low'], row['ci_high'])}".strip()
         rows.append(
             [
                 f"`{row['claim']}`",
                 f"{row['statement']} ({row['source']})",
-                criterion(values),
+                criterion(row),
                 f"{measured}, {number(row['seeds'])} seeds",
                 " ".join(filter(None, [number(row["published"]), row["published_note"]])),
                 f"{MARKS[row['verdict']]} {row['verdict']}",
                 row["reason"],
             ]
         )
-    header = ["claim", "statement", "claimed", f"measured at `{scale}`", "published", "verdict", "why this verdict"]
+    header = [
+        "claim",
+        "statement",
+        "claimed",
+        f"measured at `{scale}`",
+        "published",
+        "verdict",
+        "why this verdict",
+    ]
     return table(header, rows)
 
 
@@ -244,7 +264,9 @@ def scales_block(folder: Path) -> str:
         return [label, *(value(config) for config in configs.values())]
 
     def sizes(config: Config) -> str:
-        return ", ".join(f"{name} {size.layers}x{size.width}" for name, size in config.patterns.models.items())
+        return ", ".join(
+            f"{name} {size.layers}x{size.width}" for name, size in config.patterns.models.items()
+        )
 
     def pairings(config: Config) -> str:
         return ", ".join(f"{model} {items}" for model, items in config.patterns.experiments["pairs"].pairings)
@@ -273,15 +295,21 @@ def deviations_page(path: Path) -> str:
     lines = [
         "# Deviations",
         "",
-        "What differs from the papers, why, and what it may do to the results. Made from [deviations.yaml](deviations.yaml)",
-        "by `python -m memorization.gallery`; edit that file.",
+        "What differs from the papers, why, and what it may do to the results. Made from",
+        "[deviations.yaml](deviations.yaml) by `python -m memorization.gallery`: edit that file.",
         "",
     ]
     for paper, entries in read_yaml(path).items():
         rows = [
-            [f"<a id=\"{e['id']}\"></a>{e['what']}", e["paper"], e["here"], e["why"], e["effect"]] for e in entries
+            [f'<a id="{e["id"]}"></a>{e["what"]}', e["paper"], e["here"], e["why"], e["effect"]]
+            for e in entries
         ]
-        lines += [f"## `{paper}`", "", table(["what", "the paper", "here", "why", "expected effect"], rows), ""]
+        lines += [
+            f"## `{paper}`",
+            "",
+            table(["what", "the paper", "here", "why", "expected effect"], rows),
+            "",
+        ]
     return "\n".join(lines)
 
 
@@ -299,7 +327,9 @@ def draw_rulegraph(repository: Path) -> str:
 
 def rulegraph_block(drawn: str) -> str:
     """The graph with one node for all numbered rules of a kind, without the colors."""
-    named = {node: re.sub(r"_\d+$", "", rule) for node, rule in re.findall(r"^\s*(\w+)\[(\w+)\]", drawn, re.M)}
+    named = {
+        node: re.sub(r"_\d+$", "", rule) for node, rule in re.findall(r"^\s*(\w+)\[(\w+)\]", drawn, re.M)
+    }
     edges = [(named[a], named[b]) for a, b in re.findall(r"^\s*(\w+) --> (\w+)", drawn, re.M)]
     kept = sorted({edge for edge in edges if edge[0] != edge[1]})
     if not kept:
@@ -314,4 +344,4 @@ if __name__ == "__main__":
         refresh_static(repository())
     except UserError as error:
         sys.exit(f"error: {error}")
-    print(json.dumps("README.md and docs/ are up to date with the repository"))
+    print("README.md and docs/ are up to date with the repository")

@@ -24,9 +24,9 @@ def run_script(tmp_path, body, log="job/log.txt", options=""):
 
 
 def test_the_log_has_everything_and_the_screen_only_warnings(tmp_path):
-    body = "print('printed')\nlogger.info('logged')\nlogger.warning('warned')\nprint('x', file=sys.stderr)"
+    body = "print('printed')\nlogger.info('logged')\nlogger.warning('warned')\nprint('aside', file=sys.stderr)"
     run, log = run_script(tmp_path, body)
-    assert all(text in log for text in ("printed", "logged", "warned", "x"))
+    assert all(text in log for text in ("printed", "logged", "warned", "aside"))
     assert run.stdout == "" and "warned" in run.stderr and "logged" not in run.stderr
 
 

@@ -25,6 +25,8 @@ class _Tee:
     def write(self, text: str) -> int:
         if not self.log.closed:  # by a later logging_to; a library may have kept this stream
             self.log.write(text)
+            if not self.echo:
+                return len(text)
         return self.stream.write(text)
 
     def flush(self) -> None:

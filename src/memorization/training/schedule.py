@@ -1,6 +1,7 @@
 """Learning-rate schedules and data order as pure functions of the step: nothing to save, nothing to restore."""
 
 import math
+from functools import lru_cache
 
 import numpy as np
 
@@ -31,6 +32,7 @@ def batch_at(step: int, items: int, batch_size: int, seed: int) -> np.ndarray:
     return order[position * batch_size : (position + 1) * batch_size]
 
 
+@lru_cache(maxsize=2)
 def epoch_order(items: int, seed: int, epoch: int) -> np.ndarray:
     """Permutation of range(items) for one epoch."""
     return np.random.default_rng([seed, epoch, 0x0DA7A]).permutation(items)
