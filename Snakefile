@@ -42,10 +42,10 @@ include: "rules/patterns.smk"
 
 rule all:
     default_target: True
-    localrule: True
     input:
         [targets_of(paper) for paper in CONFIG.papers],
         rules.claims.input,
+    localrule: True
     message:
         "every figure, table and claim"
 

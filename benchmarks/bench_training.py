@@ -126,7 +126,7 @@ def main() -> None:
     rows = torch.randint(0, VOCABULARY, (ITEMS, LENGTH)).tolist()
     items = pad(rows, [1] * ITEMS, ["random"] * ITEMS, "train")
     print(f"torch {torch.__version__}, 1 thread, batch {BATCH} x {LENGTH} tokens, 2 layers, best of {options.repeats}")
-    print(f"{'width':>5}  {'ours tok/s':>10}  {'/bare':>6}  {'/Trainer':>8}  {'bf16/Trainer':>12}  {'loss: bare, ours, bf16'}")
+    print("width  ours tok/s   /bare  /Trainer  bf16/Trainer  loss: bare, ours, bf16")
     for width in options.widths:
         spec = make_spec(width, options.steps)
         contestants = {

@@ -12,17 +12,17 @@ except UserError as error:
 
 # downloads may fail for a moment: these, and no other rules, try again by themselves
 rule fetch_asset:
-    localrule: True
     output:
         manifest=f"{ASSETS}/{{asset}}.json",
         folder=directory(f"{ASSETS}/{{asset}}"),
-    wildcard_constraints:
-        asset="|".join(WANTED),
     log:
         "<logs>/fetch_asset/{asset}.log",
     benchmark:
         "<benchmarks>/fetch_asset/{asset}.tsv"
+    wildcard_constraints:
+        asset="|".join(WANTED),
     retries: 3
+    localrule: True
     resources:
         mem_mb=2000,
         runtime=120,
@@ -36,12 +36,12 @@ rule fetch_asset:
 
 
 rule assets:
-    localrule: True
     input:
         [
             f"{ASSETS}/{name}.json"
             for name, asset in WANTED.items()
             if CONFIG.text.source == "wikitext" and set(asset.used_by) & set(CONFIG.papers)
         ],
+    localrule: True
     message:
         "downloaded weights and data"

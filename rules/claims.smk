@@ -45,7 +45,8 @@ rule test_claims:
         runtime=20,
     params:
         **code_by(
-            lambda paper: [script_root("test_claims"), *dict.fromkeys(claim.statistic for claim in CLAIMS[paper])], PAPERS
+            lambda paper: [script_root("test_claims"), *dict.fromkeys(claim.statistic for claim in CLAIMS[paper])],
+            PAPERS,
         ),
         claims=claims_params,
     message:
@@ -82,10 +83,10 @@ rule write_ledger:
 
 
 rule claims:
-    localrule: True
     input:
         csv="<results>/claims.csv",
         markdown="<results>/claims.md",
         html="<results>/claims.html",
+    localrule: True
     message:
         "claims.csv, claims.md, claims.html"

@@ -112,8 +112,8 @@ for _figure in CATALOG:
     rule:
         name:
             _figure
-        localrule: True
         input:
             multiext(f"<results>/figures/{_figure}", ".pdf", ".png", ".csv"),
+        localrule: True
         message:
             f"{_figure}"

@@ -2,7 +2,6 @@
 
 
 rule freeze:
-    localrule: True
     input:
         rules.all.input,
     output:
@@ -11,6 +10,7 @@ rule freeze:
         "<logs>/freeze.log",
     benchmark:
         "<benchmarks>/freeze.tsv"
+    localrule: True
     resources:
         mem_mb=500,
         runtime=60,

@@ -2,9 +2,9 @@
 
 
 rule patterns:
-    localrule: True
     input:
         targets_of("patterns"),
         "<results>/patterns/claims.parquet",
+    localrule: True
     message:
         "every figure, table and claim of patterns"

@@ -24,13 +24,13 @@ def training_embedding(wildcards):
 
 
 rule write_run_specs:
-    localrule: True
     output:
         spec="<results>/train/{group}/spec.json",
     log:
         "<logs>/write_run_specs/{group}.log",
     benchmark:
         "<benchmarks>/write_run_specs/{group}.tsv"
+    localrule: True
     resources:
         mem_mb=500,
         runtime=5,

@@ -39,9 +39,7 @@ def tiny_group(*runs: RunSpec) -> GroupSpec:
 
 def make_data(root: Path, kind: str = "random_digits", *, train: int = 12, validation: int = 4) -> None:
     """Store one set for seed 0."""
-    made = patterns.make(
-        kind, seed=0, train=train, validation=validation, lengths=(10, 16), prompt=6, completion=3
-    )
+    made = patterns.make(kind, seed=0, train=train, validation=validation, lengths=(10, 16), prompt=6, completion=3)
     splits = {
         split: [
             {

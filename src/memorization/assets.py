@@ -62,7 +62,9 @@ def fetch(asset: Asset, folder: Path) -> dict[str, Any]:
     found = sorted(path for path in folder.rglob("*") if path.is_file() and ".cache" not in path.parts)
     missing = [pattern for pattern in asset.files if not any(path.match(pattern) for path in found)]
     if missing:
-        raise UserError(f"{asset.repo} at {asset.revision[:12]} has no {', '.join(missing)}: correct config/assets.yaml")
+        raise UserError(
+            f"{asset.repo} at {asset.revision[:12]} has no {', '.join(missing)}: correct config/assets.yaml"
+        )
     files = {
         str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": sha256_file(path)} for path in found
     }

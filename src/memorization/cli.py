@@ -62,7 +62,7 @@ def why_not(root: Path) -> str:
     if any((repository() / ".snakemake" / "locks").glob("*")):
         return (
             "another snakemake works in this folder, or one was killed here. If none is running, type "
-            f"`{Path(sys.executable).parent / 'snakemake'} --unlock` and start again: training goes on where it was."
+            f"`{relative(Path(sys.executable).parent / 'snakemake')} --unlock` and start again."
         )
     return (
         f"not everything was made: see above, and the logs in {relative(root / 'logs')}. What finished is kept; the same "

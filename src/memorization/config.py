@@ -33,7 +33,9 @@ class Compute(Section):
     device: Literal["auto", "cpu", "cuda"] = Field(description="auto takes a GPU when there is one")
     precision: Literal["float32", "bfloat16"] = Field(description="bfloat16 is mixed precision: weights stay float32")
     gpus: Annotated[int, Field(ge=0)] = Field(description="GPUs one training job asks the scheduler for")
-    threads: Positive = Field(description="CPU threads of one training job; results are bit-equal at equal threads only")
+    threads: Positive = Field(
+        description="CPU threads of one training job; results are bit-equal at equal threads only"
+    )
     runs_per_job: Positive = Field(description="runs one training process takes in turn: start-up is paid once")
     pieces_per_job: Positive = Field(description="data sets, tables or figures that one small job makes")
     save_every_seconds: Annotated[float, Field(gt=0)] = Field(description="time a kill may cost")
@@ -43,9 +45,10 @@ class Text(Section):
     """Real English and its tokenizer."""
 
     source: Literal["docstrings", "wikitext"] = Field(description="prose of installed packages, or WikiText-103")
-    packages: Annotated[list[str], Field(min_length=1)] = Field(description="installed packages whose docstrings are read")
+    packages: Annotated[list[str], Field(min_length=1)] = Field(
+        description="installed packages whose docstrings are read"
+    )
     vocabulary: Annotated[int, Field(ge=600, le=65536)] = Field(description="size of the byte-level BPE vocabulary")
-
 
     @model_validator(mode="after")
     def vocabulary_of_gpt2(self) -> "Text":
@@ -96,12 +99,16 @@ class Experiment(Section):
     batch_size: Positive | None = Field(default=None, description="overrides `batch_size`")
     steps: Positive
     evaluate_every: Positive
-    stop: Positive | None = Field(description="stop after this many evaluations in a row with exact match 1; null: never")
+    stop: Positive | None = Field(
+        description="stop after this many evaluations in a row with exact match 1; null: never"
+    )
     recency_every: Positive | None = Field(description="steps between recency measurements; null: none")
     overlap_every: Positive | None = Field(description="steps between BLEU/METEOR/Jaccard measurements; null: none")
     sampling_every: Positive | None = Field(description="steps between sampling measurements; null: none")
     adherence: bool = Field(default=False, description="measure the increment rule on unseen prompts")
-    lengths: list[tuple[Positive, Positive]] = Field(default=[], description="more [prompt, completion] lengths to score")
+    lengths: list[tuple[Positive, Positive]] = Field(
+        default=[], description="more [prompt, completion] lengths to score"
+    )
     vary: str | None = Field(default=None, description="option of the sets that this experiment varies")
 
     @model_validator(mode="after")
@@ -136,7 +143,9 @@ class Patterns(Section):
     sampling: Sampling
     models: dict[Name, ModelSize]
     sets: dict[Name, DataSetConfig]
-    mixtures: dict[Name, dict[str, Annotated[float, Field(gt=0, le=1)]]] = Field(description="set -> share of the items")
+    mixtures: dict[Name, dict[str, Annotated[float, Field(gt=0, le=1)]]] = Field(
+        description="set -> share of the items"
+    )
     experiments: dict[Name, Experiment]
 
     @model_validator(mode="after")
@@ -163,7 +172,9 @@ class Patterns(Section):
                 known(model, self.models, where, "model")
             for prompt, completion in experiment.lengths:
                 if prompt + completion > low:
-                    raise ValueError(f"{where}.lengths: {prompt} + {completion} do not fit in the shortest item ({low})")
+                    raise ValueError(
+                        f"{where}.lengths: {prompt} + {completion} do not fit in the shortest item ({low})"
+                    )
         return self
 
 
@@ -247,7 +258,9 @@ def check_writable(folder: Path) -> None:
         existing = existing.parent
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         what = "is not a folder" if not existing.is_dir() else "may not be written"
-        raise UserError(f"results: {folder} cannot be used, {existing} {what}: set `results:` to a folder you may write to")
+        raise UserError(
+            f"results: {folder} cannot be used, {existing} {what}: set `results:` to a folder you may write to"
+        )
 
 
 def problem(error: Any, merged: dict[str, Any]) -> str:

@@ -37,9 +37,7 @@ def refresh(repository: Path, results: Path, scale: str) -> int:
     pictures = [results / "figures" / f"{name}.png" for name in SHOWN]
     missing = [path.name for path in pictures if not path.is_file()]
     if missing:
-        raise UserError(
-            f"{results / 'figures'} has no {', '.join(missing)}: run `make figures SCALE={scale}` first"
-        )
+        raise UserError(f"{results / 'figures'} has no {', '.join(missing)}: run `make figures SCALE={scale}` first")
     record = results_record(results, catalog, scale)
     seconds = {name: figure_seconds(results, name, catalog, config) for name in catalog}
 
@@ -85,9 +83,7 @@ def rewrite(path: Path, name: str, content: str) -> None:
 
 def block(path: Path, name: str) -> str:
     """Content of the block `name` of a page."""
-    found = re.search(
-        rf"<!-- {name}:begin -->\n(.*?)\n<!-- {name}:end -->", path.read_text("utf-8"), re.DOTALL
-    )
+    found = re.search(rf"<!-- {name}:begin -->\n(.*?)\n<!-- {name}:end -->", path.read_text("utf-8"), re.DOTALL)
     if not found:
         raise UserError(f"{path} has no block {name}")
     return found[1]
@@ -100,9 +96,7 @@ def shrink(source: Path, target: Path, width: int = WIDTH) -> None:
     with Image.open(source) as opened:
         picture = opened.convert("RGB")
     if picture.width > width:
-        picture = picture.resize(
-            (width, round(picture.height * width / picture.width)), Image.Resampling.LANCZOS
-        )
+        picture = picture.resize((width, round(picture.height * width / picture.width)), Image.Resampling.LANCZOS)
     with replacing(target) as temporary:
         picture.save(temporary, format="PNG", optimize=True)
 
@@ -114,9 +108,7 @@ def read_ledger(results: Path, scale: str) -> pd.DataFrame:
     """Read claims.csv with empty text as ""; UserError when there is none."""
     path = results / "claims.csv"
     if not path.is_file():
-        raise UserError(
-            f"there are no results in {results} (no claims.csv): run `make figures SCALE={scale}` first"
-        )
+        raise UserError(f"there are no results in {results} (no claims.csv): run `make figures SCALE={scale}` first")
     ledger = pd.read_csv(path)
     text = ["published_note", "reason", "tables", "note"]
     return ledger.assign(**{name: ledger[name].fillna("").astype(str) for name in text})
@@ -207,9 +199,7 @@ def gallery_block(catalog: Catalog) -> str:
     return "<table>\n" + "\n".join(rows) + "\n</table>"
 
 
-def figures_block(
-    catalog: Catalog, ledger: pd.DataFrame, seconds: dict[str, float], results: Path, scale: str
-) -> str:
+def figures_block(catalog: Catalog, ledger: pd.DataFrame, seconds: dict[str, float], results: Path, scale: str) -> str:
     """Figure, command, time, claims with verdicts."""
     records = rows_of(ledger)
     rows = []
@@ -238,8 +228,8 @@ def claims_block(ledger: pd.DataFrame, scale: str) -> str:
                 f"`{row['claim']}`",
                 f"{row['statement']} ({row['source']})",
                 criterion(row),
-                f"{measured}, {number(row['seeds'])} seeds",
-                " ".join(filter(None, [number(row["published"]), row["published_note"]])),
+                f"{measured}, {row['seeds']:.0f} seed" + "s" * (row["seeds"] != 1),
+                number(row["published"]) + (f" ({row['published_note']})" if row["published_note"] else ""),
                 f"{MARKS[row['verdict']]} {row['verdict']}",
                 row["reason"],
             ]
@@ -264,9 +254,7 @@ def scales_block(folder: Path) -> str:
         return [label, *(value(config) for config in configs.values())]
 
     def sizes(config: Config) -> str:
-        return ", ".join(
-            f"{name} {size.layers}x{size.width}" for name, size in config.patterns.models.items()
-        )
+        return ", ".join(f"{name} {size.layers}x{size.width}" for name, size in config.patterns.models.items())
 
     def pairings(config: Config) -> str:
         return ", ".join(f"{model} {items}" for model, items in config.patterns.experiments["pairs"].pairings)
@@ -300,10 +288,7 @@ def deviations_page(path: Path) -> str:
         "",
     ]
     for paper, entries in read_yaml(path).items():
-        rows = [
-            [f'<a id="{e["id"]}"></a>{e["what"]}', e["paper"], e["here"], e["why"], e["effect"]]
-            for e in entries
-        ]
+        rows = [[f'<a id="{e["id"]}"></a>{e["what"]}', e["paper"], e["here"], e["why"], e["effect"]] for e in entries]
         lines += [
             f"## `{paper}`",
             "",
@@ -327,9 +312,7 @@ def draw_rulegraph(repository: Path) -> str:
 
 def rulegraph_block(drawn: str) -> str:
     """The graph with one node for all numbered rules of a kind, without the colors."""
-    named = {
-        node: re.sub(r"_\d+$", "", rule) for node, rule in re.findall(r"^\s*(\w+)\[(\w+)\]", drawn, re.M)
-    }
+    named = {node: re.sub(r"_\d+$", "", rule) for node, rule in re.findall(r"^\s*(\w+)\[(\w+)\]", drawn, re.M)}
     edges = [(named[a], named[b]) for a, b in re.findall(r"^\s*(\w+) --> (\w+)", drawn, re.M)]
     kept = sorted({edge for edge in edges if edge[0] != edge[1]})
     if not kept:

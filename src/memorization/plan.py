@@ -22,7 +22,6 @@ from memorization.specs import (
 )
 from memorization.training.shares import proportional
 
-
 PROBES = "memorization.probes.scheduled"
 
 

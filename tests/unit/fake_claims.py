@@ -112,9 +112,7 @@ def one_run(rng, rows, items, run, data, model, n, s, larger_later, in_batch):
         offset += k
         if data in UNSEEN or data in ("dynamic_icm", "random_seed_lookup"):
             unseen = round(min(on[:, -1].mean(), UNSEEN.get(data, 0.0)) * N)
-            last = pd.DataFrame({"value": np.arange(N) < unseen, "item": np.arange(N)}).astype(
-                {"value": "float32"}
-            )
+            last = pd.DataFrame({"value": np.arange(N) < unseen, "item": np.arange(N)}).astype({"value": "float32"})
             items.append(last.assign(**{**keep, "split": "validation"}, metric="exact_match", step=STEPS[-1]))
     if data in ("text", "text_words"):
         for step in range(4, 600, 4):

@@ -108,9 +108,7 @@ class Lab:
         def add(metric, values, part, split="train", n=None, prompt=16, completion=10, at=None):
             at = steps if at is None else at
             n = len(groups.get(part, subset)) if n is None else n
-            parts.append(
-                (np.asarray(at), np.asarray(values, float), part, split, n, prompt, completion, metric)
-            )
+            parts.append((np.asarray(at), np.asarray(values, float), part, split, n, prompt, completion, metric))
 
         for part, index in groups.items():
             add("exact_match", status[:, index].mean(1), part)

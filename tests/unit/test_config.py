@@ -67,7 +67,10 @@ def test_the_schema_accepts_what_the_classes_accept(scale):
         ({"patterns": {"lengths": [36, 24]}}, "shortest 36 is longer than longest 24: swap them"),
         ({"patterns": {"experiments": {"alone": {"models": ["XM"]}}}}, "no model named 'XM'"),
         ({"patterns": {"experiments": {"pairs": {"items": [4], "models": ["M"]}}}}, "give either `pairings`, or both"),
-        ({"patterns": {"experiments": {"pairs": {"lengths": [[20, 9]]}}}}, "20 + 9 do not fit in the shortest item (24)"),
+        (
+            {"patterns": {"experiments": {"pairs": {"lengths": [[20, 9]]}}}},
+            "20 + 9 do not fit in the shortest item (24)",
+        ),
         ({"claims": {"confidence": 0.4}}, "claims.confidence: input should be greater than 0.5, not 0.4"),
     ],
 )
@@ -96,7 +99,9 @@ def test_comments_explain_every_key_of_the_house():
     for number, line in enumerate(lines):
         is_leaf = ":" in line and not line.lstrip().startswith("#") and line.split(":", 1)[1].strip()
         if is_leaf:
-            assert lines[number - 1].lstrip().startswith("#"), f"config.yaml line {number + 1}: explain `{line.strip()}`"
+            assert lines[number - 1].lstrip().startswith("#"), (
+                f"config.yaml line {number + 1}: explain `{line.strip()}`"
+            )
 
 
 def test_the_file_order_of_merging_is_the_documented_one():

@@ -39,9 +39,7 @@ def test_mi_counts_up_and_only_validation_starts_with_seven():
     splits = made("mi")
     for split, items in splits.items():
         for item in items:
-            assert all(
-                (int(b) - int(a)) % 10 == 1 for a, b in zip(item.symbols, item.symbols[1:], strict=False)
-            )
+            assert all((int(b) - int(a)) % 10 == 1 for a, b in zip(item.symbols, item.symbols[1:], strict=False))
             assert (item.symbols[0] == "7") == (split == "validation")
     assert {item.symbols[0] for item in splits["train"]} == set(DIGITS) - {"7"}
 
@@ -116,10 +114,7 @@ def test_icm_completion_is_determined_by_the_prompt(kind, code_length):
 
 
 def test_icm_map_changes_with_the_seed():
-    maps = [
-        dict(pair for item in made("icm", seed)["train"] for pair in parse_icm(item)[0].items())
-        for seed in (0, 1)
-    ]
+    maps = [dict(pair for item in made("icm", seed)["train"] for pair in parse_icm(item)[0].items()) for seed in (0, 1)]
     assert maps[0] != maps[1]
 
 

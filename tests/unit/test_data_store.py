@@ -74,9 +74,7 @@ def test_text_scripts_run_one_after_the_other(tmp_path):
     from safetensors.numpy import load_file
 
     corpus, tokenizer, card = tmp_path / "corpus.parquet", tmp_path / "tokenizer", tmp_path / "card.json"
-    script("make_text").main(
-        corpus, tokenizer, card, packages=["accelerate", "seaborn"], vocabulary_size=1024
-    )
+    script("make_text").main(corpus, tokenizer, card, packages=["accelerate", "seaborn"], vocabulary_size=1024)
     facts = json.loads(card.read_text())
     assert facts["packages"]["seaborn"]["license"] == "BSD License"
     assert str(tmp_path) not in card.read_text()

@@ -107,9 +107,7 @@ def test_paragraphs_keep_prose_and_drop_everything_else(monkeypatch):
     ]
 
 
-GOOD = (
-    "This is a sentence about the order in which nodes are visited, which is rather long for one of its own."
-)
+GOOD = "This is a sentence about the order in which nodes are visited, which is rather long for one of its own."
 
 
 @pytest.mark.parametrize(
@@ -138,9 +136,7 @@ def test_near_repeats_are_found_and_other_texts_are_not():
     assert not prose.is_repeat(GOOD, seen)
     assert prose.is_repeat(GOOD, seen)
     assert prose.is_repeat(GOOD.replace("its own", "theirs"), seen)
-    assert not prose.is_repeat(
-        "Some other words that come in quite another order and say something else.", seen
-    )
+    assert not prose.is_repeat("Some other words that come in quite another order and say something else.", seen)
 
 
 def test_sentences_end_at_punctuation_before_a_capital():
@@ -183,14 +179,10 @@ def test_extraction_imports_nothing():
 
     code = "import sys; from memorization.data import prose; "
     code += "prose.extract_prose(['seaborn']); print('seaborn' in sys.modules)"
-    assert (
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
-    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
 
 
-@pytest.mark.parametrize(
-    ("package", "message"), [("no_such_package", "not installed"), ("os.path", "submodule")]
-)
+@pytest.mark.parametrize(("package", "message"), [("no_such_package", "not installed"), ("os.path", "submodule")])
 def test_packages_that_cannot_be_read_are_named(package, message):
     with pytest.raises(UserError, match=message):
         prose.extract_prose([package])

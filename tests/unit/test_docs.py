@@ -25,9 +25,7 @@ from memorization.training.loop import train
 from tiny import tiny_group, tiny_run
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted(
-    [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "envs/README.md", ROOT / "results/README.md"]
-)
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "envs/README.md", ROOT / "results/README.md"])
 CATALOG = yaml.safe_load((ROOT / "config/figures.yaml").read_text())
 AGAIN = "run `python -m memorization.gallery`"
 
@@ -187,9 +185,7 @@ def test_table_of_scales_is_in_step():
 def test_rule_graph_of_the_readme_names_rules_that_exist():
     rules = "".join(path.read_text() for path in [ROOT / "Snakefile", *ROOT.glob("rules/*.smk")])
     known = set(re.findall(r"^\s*rule (\w+):", rules, re.M))
-    numbered = {f"{kind}_patterns" for kind in ("plot", "tabulate")} | set(
-        re.findall(r'f"(make_\w+)_\{', rules)
-    )
+    numbered = {f"{kind}_patterns" for kind in ("plot", "tabulate")} | set(re.findall(r'f"(make_\w+)_\{', rules))
     graph = gallery.block(ROOT / "README.md", "rulegraph")
     assert set(re.findall(r"^    (\w+) --> ", graph, re.M)) <= known | numbered, AGAIN
     assert "train --> test_claims" in graph
@@ -233,7 +229,7 @@ def finished(tmp_path):
     pd.DataFrame(rows).reindex(columns=COLUMNS).to_csv(results / "claims.csv", index=False)
     (results / "figures").mkdir()
     for name in gallery.SHOWN:
-        picture = np.random.default_rng(0).integers(0, 255, (300, 1500, 3), dtype=np.uint8)
+        picture = np.random.default_rng(0).integers(0, 255, (100, 1500, 3), dtype=np.uint8)
         Image.fromarray(picture).save(results / "figures" / f"{name}.png")
     for name in CATALOG:
         write_table(
@@ -261,15 +257,13 @@ def test_refresh_writes_pictures_times_and_verdicts(finished, drawn):
     repository, results = finished
     assert gallery.refresh(repository, results, "laptop") == 0
     with Image.open(repository / "docs/gallery/patterns_fig2a.png") as picture:
-        assert picture.size == (1200, 240)
+        assert picture.size == (1200, 80)
     note = json.loads((repository / "docs/gallery/provenance.json").read_text())
     assert note["scale"] == "laptop" and note["tables"]["patterns_fig2a"]["config"] == "c0ffee"
     assert {"commit", "date", "versions"} <= note.keys() and str(repository) not in json.dumps(note)
 
     readme = (repository / "README.md").read_text()
-    lines = {
-        name: line for name in CATALOG for line in readme.splitlines() if f"`snakemake {name}` |" in line
-    }
+    lines = {name: line for name in CATALOG for line in readme.splitlines() if f"`snakemake {name}` |" in line}
     assert lines.keys() == CATALOG.keys()
     assert "✓ forgetting" in lines["patterns_tab1"] and "✗ order" in lines["patterns_fig2a"]
     assert "order" in lines["patterns_fig2b"] and "order" not in lines["patterns_tab1"]

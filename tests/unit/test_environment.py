@@ -1,11 +1,11 @@
 """The environment: one set of pins, and every recipe installs from it."""
 
 import re
+import tomllib
 from importlib import metadata
 from pathlib import Path
 
 import pytest
-import tomllib
 import yaml
 from packaging.requirements import Requirement
 from packaging.version import Version

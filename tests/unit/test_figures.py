@@ -118,9 +118,7 @@ def test_the_same_table_gives_the_same_bytes(tables, tmp_path):
             paths = {kind: folder / f"f.{kind}" for kind in ("pdf", "png", "svg", "csv")}
             style.save(draw(figure, tables[figure]), tables[figure], dpi=60, **paths)
         for kind in ("pdf", "png", "svg", "csv"):
-            assert (tmp_path / "a" / f"f.{kind}").read_bytes() == (
-                tmp_path / "b" / f"f.{kind}"
-            ).read_bytes(), kind
+            assert (tmp_path / "a" / f"f.{kind}").read_bytes() == (tmp_path / "b" / f"f.{kind}").read_bytes(), kind
         assert b"CreationDate" not in (tmp_path / "a" / "f.pdf").read_bytes()
 
 
@@ -145,9 +143,7 @@ def test_the_script_writes_all_three_files_and_the_csv_holds_the_plotted_numbers
 
 
 def test_mean_and_range_over_seeds_are_those_of_numpy():
-    frame = pd.DataFrame(
-        {"epoch": [1, 1, 1, 2, 2, 2], "seed": [0, 1, 2] * 2, "value": [0.0, 0.5, 1.0, 1, 1, 0.4]}
-    )
+    frame = pd.DataFrame({"epoch": [1, 1, 1, 2, 2, 2], "seed": [0, 1, 2] * 2, "value": [0.0, 0.5, 1.0, 1, 1, 0.4]})
     drawn = style.over_seeds(frame, "epoch")
     assert drawn["mean"].tolist() == pytest.approx([0.5, 0.8])
     assert drawn["low"].tolist() == [0.0, 0.4] and drawn["high"].tolist() == [1.0, 1.0]
@@ -220,7 +216,6 @@ def test_an_unknown_figure_says_how_to_name_one():
 
 def test_figures_import_no_torch():
     program = (
-        "import sys, memorization.figures.patterns; "
-        "sys.exit(int(bool({'torch', 'transformers'} & set(sys.modules))))"
+        "import sys, memorization.figures.patterns; sys.exit(int(bool({'torch', 'transformers'} & set(sys.modules))))"
     )
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0

@@ -101,9 +101,7 @@ def test_every_statistic_is_claimed():
 # ---- statistics
 
 
-def curve(
-    values, run="r", seed=0, data="text", model="M", subset=None, split="train", items=4, every=10, **more
-):
+def curve(values, run="r", seed=0, data="text", model="M", subset=None, split="train", items=4, every=10, **more):
     """Metric rows of one run: `values` at steps 0, every, ...; 5 steps an epoch."""
     steps = np.arange(len(values)) * every
     columns = {
@@ -140,12 +138,8 @@ NO_ITEMS = statuses(np.zeros((1, 1))).iloc[:0]
 
 def test_forgettings_by_hand():
     a = statuses([[0, 1, 0, 1, 0], [0, 0, 1, 1, 1], [1, 0, 0, 0, 0]])  # 2 + 0 + 1 losses
-    b = statuses(
-        [[0, 1, 1, 1, 1]], run="q"
-    )  # another pairing of the same seed, starting low after a high end
-    found = measure.forgettings_per_item(
-        pd.DataFrame(), pd.concat([b, a]).sample(frac=1, random_state=0), data="text"
-    )
+    b = statuses([[0, 1, 1, 1, 1]], run="q")  # another pairing of the same seed, starting low after a high end
+    found = measure.forgettings_per_item(pd.DataFrame(), pd.concat([b, a]).sample(frac=1, random_state=0), data="text")
     assert found.per_seed == {0: 3 / 4} and sorted(found.items[0]) == [0, 0, 1, 2] and found.n == 4
 
 
@@ -227,9 +221,7 @@ def test_final_difference_at_the_end_and_at_first_memorization():
 
 
 def test_shuffling_order_puts_the_most_shuffled_lowest():
-    metrics = pd.concat(
-        [curve([0, v], run=d, data=d) for d, v in (("text", 1.0), ("half", 0.5), ("words", 0.25))]
-    )
+    metrics = pd.concat([curve([0, v], run=d, data=d) for d, v in (("text", 1.0), ("half", 0.5), ("words", 0.25))])
     assert measure.shuffling_order(metrics, NO_ITEMS, ["text", "half", "words"]).per_seed == {0: 1.0}
     assert measure.shuffling_order(metrics, NO_ITEMS, ["words", "half", "text"]).per_seed == {0: 0.0}
 
@@ -320,9 +312,7 @@ def grid(smallest):
 
 
 def test_smallest_model_fit():
-    assert measure.smallest_model_fit(grid({8: 100, 16: 200, 32: 400}), NO_ITEMS).per_seed[
-        0
-    ] == pytest.approx(1.0)
+    assert measure.smallest_model_fit(grid({8: 100, 16: 200, 32: 400}), NO_ITEMS).per_seed[0] == pytest.approx(1.0)
     assert measure.smallest_model_fit(grid({8: 400, 16: 200, 32: 100}), NO_ITEMS).per_seed[0] < -0.7
     assert measure.smallest_model_fit(grid({8: 100, 16: 100, 32: 100}), NO_ITEMS).per_seed[0] == 0.0
     with pytest.raises(MissingData, match="three data sizes"):
@@ -331,17 +321,11 @@ def test_smallest_model_fit():
 
 def test_correlations_take_the_least():
     together, against = [0, 0.1, 0.5, 0.9], [0.9, 0.5, 0.1, 0.0]
-    metrics = pd.concat(
-        [curve([0, 0.2, 0.6, 1.0]), curve(together, metric="meteor"), curve(against, metric="jaccard")]
-    )
+    metrics = pd.concat([curve([0, 0.2, 0.6, 1.0]), curve(together, metric="meteor"), curve(against, metric="jaccard")])
     assert measure.comovement(metrics, NO_ITEMS, ["meteor"], "text").per_seed[0] == pytest.approx(1.0)
-    assert measure.comovement(metrics, NO_ITEMS, ["meteor", "jaccard"], "text").per_seed[0] == pytest.approx(
-        -1.0
-    )
+    assert measure.comovement(metrics, NO_ITEMS, ["meteor", "jaccard"], "text").per_seed[0] == pytest.approx(-1.0)
     lengths = pd.concat([curve([0, 0.2, 0.6, 1.0]), curve([0, 0.6, 0.2, 1.0], completion_length=3)])
-    assert measure.length_correlation(lengths, NO_ITEMS, "text").per_seed[0] == pytest.approx(
-        0.8
-    )  # Spearman by hand
+    assert measure.length_correlation(lengths, NO_ITEMS, "text").per_seed[0] == pytest.approx(0.8)  # Spearman by hand
 
 
 def test_sampling_gap_weighs_steps_by_items():
@@ -476,9 +460,7 @@ def test_missing_runs_and_few_seeds_are_not_tested(tables):
     claims = {c.claim: c for c in ledger.validate_claims(CLAIMS).claims}
     two = metrics["seed"] < 2
     some = [claims["forgetting"], claims["order_mixed"]]
-    found = ledger.evaluate(
-        "p", some, metrics[two], items[items["seed"] < 2], {**runs, "mix4": []}, scale="laptop"
-    )
+    found = ledger.evaluate("p", some, metrics[two], items[items["seed"] < 2], {**runs, "mix4": []}, scale="laptop")
     assert (found["verdict"] == "not tested").all()
     assert "Only 2 seeds" in found["reason"][0] and "no runs of the experiment mix4" in found["reason"][1]
 
@@ -492,9 +474,7 @@ def test_ledger_files(rows, tmp_path):
     table = pd.read_parquet(tmp_path / "claims.parquet")
     table.loc[0, ["verdict", "statement"]] = ["contradicted", "A | pipe & <tag>"]
     ledger.write_ledger(table, tmp_path / "claims.csv", tmp_path / "claims.md", tmp_path / "claims.html")
-    first = (
-        "paper claim statement source statistic published measured ci_low ci_high n seeds threshold direction"
-    )
+    first = "paper claim statement source statistic published measured ci_low ci_high n seeds threshold direction"
     back = pd.read_csv(tmp_path / "claims.csv")
     assert list(back)[:16] == [*first.split(), "verdict", "reason", "scale"] and len(back) == len(table)
     text, html = ((tmp_path / name).read_text() for name in ("claims.md", "claims.html"))

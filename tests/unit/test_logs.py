@@ -66,9 +66,7 @@ def test_user_error_without_a_log_file(tmp_path):
 
 
 def test_other_errors_show_their_traceback_in_both(tmp_path):
-    run, log = run_script(
-        tmp_path, "try:\n    {}['a']\nexcept KeyError as e:\n    raise ValueError('bad') from e"
-    )
+    run, log = run_script(tmp_path, "try:\n    {}['a']\nexcept KeyError as e:\n    raise ValueError('bad') from e")
     assert run.returncode == 1
     for text in (run.stderr, log):
         assert text.count("ValueError: bad") == 1

@@ -29,7 +29,12 @@ def test_every_cell_of_every_experiment_has_a_run_in_exactly_one_job(scale):
 def test_data_jobs_are_as_large_as_their_largest_run(scale):
     made = plan(load_config(FOLDER, {"scale": scale}), "patterns")
     for folder, job in made.data.items():
-        wanted = [(part.items, run.data.seed) for run in made.runs.values() for part in run.data.parts if part.folder == folder]
+        wanted = [
+            (part.items, run.data.seed)
+            for run in made.runs.values()
+            for part in run.data.parts
+            if part.folder == folder
+        ]
         assert job.train == max(items for items, _ in wanted)
         assert job.seeds == 1 + max(seed for _, seed in wanted)
 

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from tiny import tiny_run
 
 from memorization.models import build as models
 from memorization.probes import overlap, scheduled
-from memorization.probes.completion import exact_match, generate, teacher_forced, true_completions
+from memorization.probes.completion import exact_match, generate, teacher_forced
 from memorization.training.items import pad
+from tiny import tiny_run
 
 
 @pytest.fixture(scope="module")

@@ -140,9 +140,7 @@ def test_unreadable_files_say_what_to_do(tmp_path):
 
 
 def test_json_takes_numpy_paths_and_sets(tmp_path):
-    write_json(
-        {"b": np.float32(0.5), "a": {2, 1}, "c": tmp_path / "x", "d": np.arange(2)}, tmp_path / "o.json"
-    )
+    write_json({"b": np.float32(0.5), "a": {2, 1}, "c": tmp_path / "x", "d": np.arange(2)}, tmp_path / "o.json")
     assert json.loads((tmp_path / "o.json").read_text()) == {
         "b": 0.5,
         "a": [1, 2],
@@ -186,9 +184,7 @@ def test_readers_see_the_old_or_the_new_file_only(tmp_path):
     assert path.read_text() == "new"
 
 
-@pytest.mark.parametrize(
-    "write", [lambda path: write_table(TABLE, path, {}), lambda path: write_json([1], path)]
-)
+@pytest.mark.parametrize("write", [lambda path: write_table(TABLE, path, {}), lambda path: write_json([1], path)])
 def test_full_disk_is_a_user_error_and_leaves_no_half_file(tmp_path, full_disk, write):
     with pytest.raises(UserError, match=r"out of disk while writing .*new: free space or set `results:`"):
         write(tmp_path / "new")

@@ -232,9 +232,7 @@ def test_whole_module_is_all_its_definitions(toy):
 def test_looks_do_not_count(toy, old, new):
     before = all_closures(toy)
     if "newcomer" in new:  # whole-module users may see it
-        before = {
-            root: closure for root, closure in before.items() if "module" not in root and "compr" not in root
-        }
+        before = {root: closure for root, closure in before.items() if "module" not in root and "compr" not in root}
     rewrite(toy, "base.py", old, new)
     after = all_closures(toy)
     assert {root: after[root] for root in before} == before
@@ -274,9 +272,7 @@ def test_change_reaches_its_users_and_no_one_else(toy, file, old, new, changed):
 
 def test_swapped_import_changes_the_meaning_of_the_same_text(toy):
     """The closure stays the same set; only the bindings are exchanged."""
-    (toy / "swap.py").write_text(
-        "from toy.base import helper as f, unused as g\n\ndef both():\n    return f(g(1))\n"
-    )
+    (toy / "swap.py").write_text("from toy.base import helper as f, unused as g\n\ndef both():\n    return f(g(1))\n")
     before = definitions(["toy.swap:both"], package_root=toy)
     rewrite(toy, "swap.py", "helper as f, unused as g", "helper as g, unused as f")
     after = definitions(["toy.swap:both"], package_root=toy)

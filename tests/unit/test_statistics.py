@@ -103,11 +103,7 @@ def test_item_bootstrap_weighs_seeds_equally_and_repeats_itself():
     items = {0: np.zeros(1000), 1: np.ones(10)}
     assert st.item_draws(items, 50).tolist() == [0.5] * 50
     mixed = {0: np.arange(10.0), 1: np.arange(7.0)}
-    assert (
-        st.item_bootstrap(mixed, seed=3)
-        == st.item_bootstrap(mixed, seed=3)
-        != st.item_bootstrap(mixed, seed=4)
-    )
+    assert st.item_bootstrap(mixed, seed=3) == st.item_bootstrap(mixed, seed=3) != st.item_bootstrap(mixed, seed=4)
 
 
 def test_binomial_by_hand():
@@ -280,6 +276,4 @@ def test_order_interval_stays_between_0_and_1_and_needs_spread():
     assert result.p == pytest.approx(1 / 216) and result.worst_seed == 1.0 and np.isnan(result.ci_low)
     mixed = evidence([1, 1, 1 / 3], orders={0: [[1], [2], [3]], 1: [[1], [2], [3]], 2: [[2], [3], [1]]})
     result = st.assess_order(mixed, 0.95)
-    assert 0 <= result.ci_low < result.measured < result.ci_high <= 1 and result.worst_seed == pytest.approx(
-        1 / 3
-    )
+    assert 0 <= result.ci_low < result.measured < result.ci_high <= 1 and result.worst_seed == pytest.approx(1 / 3)

@@ -166,9 +166,7 @@ def test_recency_pools_steps_with_new_items_and_states_the_level_of_chance():
     value = tables.tab2(metrics, pd.DataFrame(), {}).set_index("metric")["value"]
     assert value["new_in_batch"] == pytest.approx(100 * 1 / 3)
     assert value["new_in_batch_by_chance"] == pytest.approx(100 * 2 / 4)  # batch / N
-    assert value["batch_new"] == pytest.approx(
-        100 * 1 / 4
-    )  # two steps of two items; the step without news is left out
+    assert value["batch_new"] == pytest.approx(100 * 1 / 4)  # two steps of two items; the step without news is left out
     assert value["batch_new_by_chance"] == pytest.approx(100 * (2 * 2 / 4 + 1 * 2 / 4) / 4)
     assert value["new_items"] == 3
 
@@ -217,9 +215,7 @@ def test_published_values_join_their_own_condition_and_are_appended_otherwise():
 
 
 def test_whole_set_takes_the_pooled_row_of_a_mixture_and_the_only_row_of_a_single_set():
-    mixture = [
-        rows([v], run="mix", data="mix4", subset=s) for s, v in (("mi", 1.0), ("mij", 0.0), ("all", 0.5))
-    ]
+    mixture = [rows([v], run="mix", data="mix4", subset=s) for s, v in (("mi", 1.0), ("mij", 0.0), ("all", 0.5))]
     both = common.whole_set(pd.concat([*mixture, rows([0.7])]))
     assert both.set_index("run")["value"].to_dict() == {"mix": 0.5, "r0": 0.7}
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import tiny_run
 
 from memorization.errors import UserError
 from memorization.models import build as models
@@ -19,6 +18,7 @@ from memorization.training import checkpoint
 from memorization.training.items import load_items
 from memorization.training.loop import Control, Interrupted, take_step, train
 from memorization.training.schedule import batch_at, learning_rate
+from tiny import tiny_run
 
 
 class Killed(BaseException):
@@ -127,7 +127,7 @@ def test_a_full_disk_while_saving_is_one_sentence_and_costs_nothing(data_root, t
         real(descriptor)
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(UserError, match="out of disk while writing .*free space or set `results:`"):
+    with pytest.raises(UserError, match=r"out of disk while writing .*free space or set `results:`"):
         train(tiny_run(), data_root, work, code="c", control=Control(save_every_steps=3))
     monkeypatch.setattr(os, "fsync", real)
     assert checkpoint.states(work), "a state saved before the disk filled is kept"

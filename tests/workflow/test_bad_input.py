@@ -5,7 +5,8 @@ import signal
 import time
 
 import pytest
-from conftest import MICRO
+
+from workspace import MICRO
 
 PLAN = ("-n", "patterns_fig2b")
 
@@ -22,9 +23,18 @@ PLAN = ("-n", "patterns_fig2b")
             "error: config: patterns.optimizer.learning_rate: input should be greater than 0, not -0.1",
         ),
         ({"patterns": {"prompt": 40}}, "prompt 40 + completion 8 do not fit in the shortest item (24 tokens)"),
-        ({"patterns": {"experiments": {"alone": {"stepz": 1}}}}, "`patterns.experiments.alone.stepz`: did you mean 'steps'?"),
-        ({"patterns": {"experiments": {"alone": {"data": ["mijj"]}}}}, "no set or mixture named 'mijj': did you mean 'mij'?"),
-        ({"patterns": {"mixtures": {"mix4": {"mi": 0.5}}}}, "mixtures.mix4: shares add up to 1.25: make them add up to 1"),
+        (
+            {"patterns": {"experiments": {"alone": {"stepz": 1}}}},
+            "`patterns.experiments.alone.stepz`: did you mean 'steps'?",
+        ),
+        (
+            {"patterns": {"experiments": {"alone": {"data": ["mijj"]}}}},
+            "no set or mixture named 'mijj': did you mean 'mij'?",
+        ),
+        (
+            {"patterns": {"mixtures": {"mix4": {"mi": 0.5}}}},
+            "mixtures.mix4: shares add up to 1.25: make them add up to 1",
+        ),
         ({"results": "/dev/null/here"}, "results: /dev/null/here cannot be used, /dev/null is not a folder"),
         ({"text": {"source": "wikitext"}}, "write `vocabulary: 50257`"),
     ],
@@ -39,7 +49,10 @@ def test_wrong_configuration_is_one_sentence(workspace, keys, message):
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        ("patterns_fig22", "error: no paper, figure or other target named 'patterns_fig22': did you mean 'patterns_fig2"),
+        (
+            "patterns_fig22",
+            "error: no paper, figure or other target named 'patterns_fig22': did you mean 'patterns_fig2",
+        ),
         ("paterns", "error: no paper, figure or other target named 'paterns': did you mean 'patterns'?"),
     ],
 )
@@ -80,7 +93,7 @@ def weights(workspace) -> bytes:
 
 
 def test_ctrl_c_and_kill_lose_nothing_and_end_in_the_same_bytes(workspace, tmp_path_factory):
-    from conftest import make_workspace
+    from workspace import make_workspace
 
     undisturbed = make_workspace(tmp_path_factory.mktemp("undisturbed"))
     for one in (workspace, undisturbed):
@@ -90,7 +103,7 @@ def test_ctrl_c_and_kill_lose_nothing_and_end_in_the_same_bytes(workspace, tmp_p
     process = workspace.start("patterns_fig2b")
     wait_for_state(workspace, process)
     os.killpg(process.pid, signal.SIGINT)  # what a terminal sends on Ctrl-C
-    said, _ = process.communicate()
+    process.communicate()
     assert process.returncode != 0
     cards = list(workspace.path("data", "patterns").glob("*/card.json"))
     assert len(cards) == 4, "finished jobs are kept"

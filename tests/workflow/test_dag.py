@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import REPOSITORY
 
 from memorization.config import Config, layers, load_config
+from workspace import REPOSITORY
 
 SCALES = sorted(path.stem for path in (REPOSITORY / "config" / "scales").glob("*.yaml"))
 Jobs = dict[tuple[str, ...], str]
 
 
 def plan(config: dict[str, Any], *targets: str) -> Jobs:
-    """Build the DAG in this process: outputs (or rule) of each job -> all that a dry run would compare, and resources."""
+    """Build the DAG in this process: outputs (or rule) of each job -> what a dry run would compare, and resources."""
     from snakemake.api import SnakemakeApi
     from snakemake.settings.types import (
         ConfigSettings,
@@ -107,7 +107,14 @@ FLIPS: dict[str, Any] = {
     "patterns.text_embedding": "frozen",
     "patterns.lengths": [25, 36],
 }
-BY_NAME: dict[str, Any] = {"kind": None, "architecture": None, "seeds": 4, "batch_size": 7, "vary": None, "units": "sentences"}
+BY_NAME: dict[str, Any] = {
+    "kind": None,
+    "architecture": None,
+    "seeds": 4,
+    "batch_size": 7,
+    "vary": None,
+    "units": "sentences",
+}
 
 
 def flipped(path: tuple[str, ...], value: Any) -> Any:

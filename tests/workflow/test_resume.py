@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
-from tiny import make_data, tiny_group, tiny_run
 
 from memorization.provenance.record import read_table
+from tiny import make_data, tiny_group, tiny_run
 
 STEPS = 400
 
@@ -32,7 +32,15 @@ def command(root: Path, out: Path, *more: str) -> list[str]:
     (out / "data").exists() or (out.mkdir(exist_ok=True), (out / "data").symlink_to(root / "data"))
     files = {"metrics": "metrics.parquet", "items": "items.parquet", "manifest": "manifest.json", "work": "g.work"}
     options = [f"--{name}={out / file}" for name, file in files.items()]
-    return [sys.executable, "-m", "memorization.training", f"--spec={root / 'spec.json'}", f"--root={out}", *options, *more]
+    return [
+        sys.executable,
+        "-m",
+        "memorization.training",
+        f"--spec={root / 'spec.json'}",
+        f"--root={out}",
+        *options,
+        *more,
+    ]
 
 
 def outcome(out: Path) -> list[object]:
@@ -78,9 +86,7 @@ def test_seven_kills_at_random_moments_change_no_byte(root, tmp_path, undisturbe
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_says_so_and_exits(root, tmp_path, undisturbed, number):
-    process = subprocess.Popen(
-        command(root, tmp_path, "--save-every-steps=50"), stderr=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen(command(root, tmp_path, "--save-every-steps=50"), stderr=subprocess.PIPE, text=True)
     wait_for_state(tmp_path, 0, process)
     process.send_signal(number)
     _, said = process.communicate()

@@ -1,4 +1,4 @@
-"""What makes jobs run again: content, never time; exactly what uses a changed function; and nothing in a fresh clone."""
+"""What makes jobs run again: content, never time; exactly what uses a changed function; nothing in a fresh clone."""
 
 import re
 import shutil
@@ -7,7 +7,8 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from conftest import MICRO, PARTS, REPOSITORY, Workspace, make_workspace
+
+from workspace import MICRO, PARTS, REPOSITORY, Workspace, make_workspace
 
 TARGETS = ("patterns_fig2b", "patterns_tab_adherence")  # a mixture of four sets; and MIJ at another size
 NOTHING = "Nothing to be done"
@@ -48,7 +49,11 @@ def test_touching_reformatting_and_commenting_plan_nothing(copy):
     for path in [*copy.folder.rglob("*.py"), *copy.folder.rglob("*.smk"), *copy.folder.rglob("*.yaml")]:
         path.touch()
     edit(copy.folder / "src/memorization/training/loop.py", "def take_step(", "\n# a comment\ndef take_step(")
-    edit(copy.folder / "src/memorization/data/patterns.py", '    """Independent uniform digits."""', '    """Other words."""')
+    edit(
+        copy.folder / "src/memorization/data/patterns.py",
+        '    """Independent uniform digits."""',
+        '    """Other words."""',
+    )
     edit(copy.folder / "workflow/scripts/plot_figure.py", "def main(", "\n\n\ndef main(")
     edit(copy.folder / "rules/train.smk", "rule train:\n", "# what trains\nrule train:\n")
     assert NOTHING in copy.snakemake("-n", *TARGETS)
@@ -62,8 +67,11 @@ def test_copied_results_with_new_times_plan_nothing(copy):
 
 
 def test_a_changed_generator_replans_what_uses_it_and_says_so(copy):
-    edit(copy.folder / "src/memorization/data/patterns.py", "return Item(_digits(rng, frame.length), frame.prompt)",
-         "return Item(_digits(rng, frame.length)[::-1], frame.prompt)")
+    edit(
+        copy.folder / "src/memorization/data/patterns.py",
+        "return Item(_digits(rng, frame.length), frame.prompt)",
+        "return Item(_digits(rng, frame.length)[::-1], frame.prompt)",
+    )
     output = copy.snakemake("-n", *TARGETS)
     jobs = planned(output)
     assert "data: random_digits" in jobs and "figures: patterns_fig2b" in jobs
@@ -72,8 +80,11 @@ def test_a_changed_generator_replans_what_uses_it_and_says_so(copy):
 
 
 def test_a_changed_plot_replans_its_figure_only(copy):
-    edit(copy.folder / "src/memorization/figures/patterns.py", "def fig2b(table: pd.DataFrame, params: Params) -> Figure:",
-         "def fig2b(table: pd.DataFrame, params: Params, unused: int = 1) -> Figure:")
+    edit(
+        copy.folder / "src/memorization/figures/patterns.py",
+        "def fig2b(table: pd.DataFrame, params: Params) -> Figure:",
+        "def fig2b(table: pd.DataFrame, params: Params, unused: int = 1) -> Figure:",
+    )
     assert planned(copy.snakemake("-n", *TARGETS)) == {"figures: patterns_fig2b", "patterns_fig2b"}
 
 

@@ -53,8 +53,6 @@ def main(
 
 if __name__ == "__main__":
     logging_to(snakemake.log[0])
-    for spec, dataset, card in zip(
-        snakemake.params.data, snakemake.output.dataset, snakemake.output.card, strict=True
-    ):
+    for spec, dataset, card in zip(snakemake.params.data, snakemake.output.dataset, snakemake.output.card, strict=True):
         sizes = {name: spec[name] for name in ("train", "validation", "lengths", "prompt", "completion")}
         main(dataset, card, kind=spec["kind"], options=spec["options"], seeds=range(spec["seeds"]), sizes=sizes)

@@ -26,8 +26,7 @@ def text_rows(spec: dict[str, Any], seed: int, corpus: dict[str, Any], tokenizer
     made = text.text_items(corpus["pools"], tokenizer, seed=seed, ngrams=ngrams, **sizes, **options)
     return {
         split: [
-            store.row(i, one.text, one.input_ids, one.prompt_length, spec["completion"])
-            for i, one in enumerate(items)
+            store.row(i, one.text, one.input_ids, one.prompt_length, spec["completion"]) for i, one in enumerate(items)
         ]
         for split, items in made.items()
     }

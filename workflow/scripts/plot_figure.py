@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 def main(smk: Any) -> None:
     """Draw every figure of the job."""
     out = smk.output
-    for spec, path, pdf, png, csv in zip(
-        smk.params.figures, smk.input.table, out.pdf, out.png, out.csv, strict=True
-    ):
+    for spec, path, pdf, png, csv in zip(smk.params.figures, smk.input.table, out.pdf, out.png, out.csv, strict=True):
         table = read_table(path)
         look = {"scale": smk.params.scale, "watermark": smk.params.style["watermark"]}
         figure = figure_function("figures", spec["figure"])(table, {**spec["params"], **look})

@@ -35,9 +35,7 @@ def pick(frame: pd.DataFrame, **conditions: Any) -> pd.DataFrame:
     return frame
 
 
-def curves(
-    metrics: pd.DataFrame, metric: str = "exact_match", split: str = "train", **where: Any
-) -> pd.DataFrame:
+def curves(metrics: pd.DataFrame, metric: str = "exact_match", split: str = "train", **where: Any) -> pd.DataFrame:
     """Rows of one metric at the runs' default lengths, in step order, each measurement once."""
     rows = pick(metrics, metric=metric, split=split, **where)
     for name in ("prompt_length", "completion_length"):
@@ -100,9 +98,7 @@ def listed(names: Names) -> list[str]:
 
 def parts(values: Mapping[Any, Any]) -> str:
     """`{"a": 1.0, "b": 24576.0}` as "a 1, b 24,576"."""
-    texts = {
-        name: f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}" for name, value in values.items()
-    }
+    texts = {name: f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}" for name, value in values.items()}
     return ", ".join(f"{name} {text}" for name, text in texts.items())
 
 

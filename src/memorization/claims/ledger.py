@@ -90,13 +90,9 @@ def _check_call(claim: Claim, path: str | Path) -> None:
     try:
         known = [key for key, value in vars(import_module(module)).items() if inspect.isfunction(value)]
     except ImportError:
-        raise UserError(
-            f"{path}: claim {claim.claim}: there is no module {module} for its statistic."
-        ) from None
+        raise UserError(f"{path}: claim {claim.claim}: there is no module {module} for its statistic.") from None
     if name not in known:
-        raise UserError(
-            f"{path}: claim {claim.claim}: {module} has no statistic '{name}'; {nearest(name, known)}."
-        )
+        raise UserError(f"{path}: claim {claim.claim}: {module} has no statistic '{name}'; {nearest(name, known)}.")
     parameters = inspect.signature(resolve(claim)).parameters
     takes = [key for key in parameters if key not in ("metrics", "items")]
     for key in claim.args:

@@ -102,9 +102,7 @@ def markdown(ledger: pd.DataFrame) -> str:
                 " ".join(filter(None, [number(row["published"]), str(row["published_note"] or "")])),
                 f"{row['reason']} {row['note'] or ''}".strip(),
             ]
-            lines.append(
-                "| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
-            )
+            lines.append("| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells) + " |")
         lines.append("")
     return "\n".join(lines)
 
@@ -119,9 +117,7 @@ def sketch(row: dict[str, Any]) -> str:
         return ""
     x = {key: f"{8 + 124 * (value - low) / (high - low):.1f}" for key, value in shown.items()}
     marks = "".join(
-        f'<line class="edge" x1="{x[key]}" x2="{x[key]}" y1="1" y2="21"/>'
-        for key in x
-        if key.startswith("edge")
+        f'<line class="edge" x1="{x[key]}" x2="{x[key]}" y1="1" y2="21"/>' for key in x if key.startswith("edge")
     )
     if "ci_low" in x and "ci_high" in x:
         marks += f'<line class="bar" x1="{x["ci_low"]}" x2="{x["ci_high"]}" y1="11" y2="11"/>'

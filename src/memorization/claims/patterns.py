@@ -49,9 +49,7 @@ def _recency(metrics: pd.DataFrame, data: Names) -> pd.DataFrame:
     names = {"newly_memorized": "new", "newly_in_batch": "both", "batch_items": "batch"}
     rows = pick(metrics, metric=list(names), split="train", data=data)
     rows = rows.drop_duplicates(["run", "step", "metric"])
-    wide = rows.pivot(index=["run", "seed", "step", "items"], columns="metric", values="value").rename(
-        columns=names
-    )
+    wide = rows.pivot(index=["run", "seed", "step", "items"], columns="metric", values="value").rename(columns=names)
     missing = [metric for metric, name in names.items() if name not in wide]
     if missing:
         raise MissingData(f"The run tables have no {' and no '.join(missing)}.")
@@ -83,9 +81,7 @@ def recency_share(metrics: pd.DataFrame, items: pd.DataFrame, data: Names) -> Ev
     for seed, rows in groups(steps[steps["new"] > 0], "seed"):
         hits = int(rows["both"].sum())
         events[int(seed)] = np.repeat([1.0, 0.0], [hits, int(rows["new"].sum()) - hits])
-    per_seed = kept(
-        {s: v.mean() for s, v in events.items()}, "an item that became memorized at an observed step"
-    )
+    per_seed = kept({s: v.mean() for s, v in events.items()}, "an item that became memorized at an observed step")
     return Evidence(per_seed, n=sum(map(len, events.values())), items=events)
 
 
@@ -106,10 +102,8 @@ def order_of(
     there are infinitely late, so two such runs tie.
     """
     names = [name for group in levels for name in listed(group)]
-    if data is None:
-        rows = own(metrics, names, model=model)
-    else:
-        rows = curves(metrics, data=data, subset=names, model=model)
+    alone = data is None
+    rows = own(metrics, names, model=model) if alone else curves(metrics, data=data, subset=names, model=model)
     reached = epochs_to(rows, level, ["seed", "subset", "run"])
     reached = reached.groupby(["seed", "subset"])["reached"].mean().unstack()
     return _ordered(reached, [listed(group) for group in levels], total_items(rows))
@@ -271,9 +265,7 @@ def _slopes(table: pd.DataFrame, column: str, n: int) -> Evidence:
         if rows["share"].nunique() >= 3
     }
     means = table.groupby(table["share"].round(3))[column].mean()
-    note = (
-        "Mean epochs by random share: " + parts({f"{share:g}": mean for share, mean in means.items()}) + "."
-    )
+    note = "Mean epochs by random share: " + parts({f"{share:g}": mean for share, mean in means.items()}) + "."
     return Evidence(kept(per_seed, "both phases at three or more random shares"), n, note=note)
 
 
@@ -337,9 +329,7 @@ def unseen_exact_match(
     table = last.groupby(["seed", "data"])["value"].mean().unstack().reindex(columns=names).dropna()
     if learned is not None:
         best = own(metrics, names).groupby(["seed", "data", "run"])["value"].max()
-        learned_all = (
-            best.groupby(level=["seed", "data"]).min().groupby(level="seed").min() >= learned - SLACK
-        )
+        learned_all = best.groupby(level=["seed", "data"]).min().groupby(level="seed").min() >= learned - SLACK
         table = table[learned_all.reindex(table.index, fill_value=False)]
     choice = table.idxmin(axis=1) if extreme == "least" else table.idxmax(axis=1)
     per_seed = kept(
@@ -350,8 +340,7 @@ def unseen_exact_match(
     for seed in per_seed:
         runs = last[(last["seed"] == seed) & (last["data"] == choice[seed])]
         arrays = [
-            item_values(items, row["run"], row["step"], row["data"], "validation")
-            for row in runs.to_dict("records")
+            item_values(items, row["run"], row["step"], row["data"], "validation") for row in runs.to_dict("records")
         ]
         by_item[seed] = np.concatenate(arrays)
         n += int(runs["n"].sum())
@@ -359,9 +348,7 @@ def unseen_exact_match(
     return Evidence(per_seed, n, by_item if all(map(len, by_item.values())) else None, note=note)
 
 
-def rule_adherence(
-    metrics: pd.DataFrame, items: pd.DataFrame, data: str, model: str | None = None
-) -> Evidence:
+def rule_adherence(metrics: pd.DataFrame, items: pd.DataFrame, data: str, model: str | None = None) -> Evidence:
     """Final share of generated bigrams on unseen prompts that follow the increment rule (chance .1)."""
     rows = pick(metrics, metric="adherence", split="validation", data=data, model=model)
     last = rows.drop_duplicates(["run", "step"]).sort_values(["run", "step"]).groupby("run").tail(1)
@@ -396,15 +383,9 @@ def size_ratio(
     per_seed = np.exp(table.mean(axis=1, skipna=False)).to_dict()
     censored = int(np.isinf(reached["reached"]).sum())
     note = "Ratio by set: " + parts(np.exp(table.mean()).to_dict()) + "."
-    note += (
-        f" {censored} of {len(reached)} runs never got there and count with their last epoch."
-        if censored
-        else ""
-    )
+    note += f" {censored} of {len(reached)} runs never got there and count with their last epoch." if censored else ""
     n = int(reached["items"].sum())
-    return Evidence(
-        kept(per_seed, f"a pair of runs of which one reaches EM {level} on every set"), n, note=note
-    )
+    return Evidence(kept(per_seed, f"a pair of runs of which one reaches EM {level} on every set"), n, note=note)
 
 
 def smallest_model_fit(metrics: pd.DataFrame, items: pd.DataFrame, level: float = 0.95) -> Evidence:
@@ -423,10 +404,7 @@ def smallest_model_fit(metrics: pd.DataFrame, items: pd.DataFrame, level: float 
         r = 0.0 if flat else stats.pearsonr(rows["items"], rows["parameters"])[0]
         per_seed[int(seed)] = float(np.sign(r) * r**2)
     note = "Smallest model by items: "
-    note += (
-        parts({str(n): value for n, value in enough.groupby("items")["parameters"].mean().items()})
-        + " parameters."
-    )
+    note += parts({str(n): value for n, value in enough.groupby("items")["parameters"].mean().items()}) + " parameters."
     return Evidence(kept(per_seed, "three data sizes that some model memorizes"), n=len(enough), note=note)
 
 
@@ -470,9 +448,7 @@ def length_correlation(metrics: pd.DataFrame, items: pd.DataFrame, data: Names) 
     rows = pick(metrics, metric="exact_match", split="train", data=data)
     rows = rows[rows["subset"] == rows["data"]]
     lengths = ["prompt_length", "completion_length"]
-    default = (rows[lengths].to_numpy() == rows[[f"default_{name}" for name in lengths]].to_numpy()).all(
-        axis=1
-    )
+    default = (rows[lengths].to_numpy() == rows[[f"default_{name}" for name in lengths]].to_numpy()).all(axis=1)
     pairs = rows["prompt_length"].astype(str) + "-" + rows["completion_length"].astype(str)
     rows = rows.assign(pair=pairs.where(~default, "default")).drop_duplicates(["run", "step", "pair"])
     wide = rows.pivot(index=["seed", "run", "step"], columns="pair", values="value")

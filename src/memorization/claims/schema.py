@@ -36,17 +36,13 @@ class Claim(BaseModel):
     def consistent(self) -> "Claim":
         """Only equivalence has a margin, only orderings a threshold that is a concordance."""
         if (self.margin is not None) != (self.test == "equivalent"):
-            raise ValueError(
-                "`margin` belongs to `test: equivalent`, which needs one; write `margin:` there only"
-            )
+            raise ValueError("`margin` belongs to `test: equivalent`, which needs one; write `margin:` there only")
         if self.margin is not None and self.margin <= (1 if self.transform == "log" else 0):
             raise ValueError("`margin` must be above 0, or a factor above 1 with `transform: log`")
         if self.transform == "log" and self.threshold <= 0:
             raise ValueError("`threshold` must be above 0 with `transform: log`; no effect is a ratio of 1")
         if self.test == "ordering" and not 0.5 < self.threshold <= 1:
-            raise ValueError(
-                "`threshold` of an ordering is the least concordance of a seed: above .5, at most 1"
-            )
+            raise ValueError("`threshold` of an ordering is the least concordance of a seed: above .5, at most 1")
         return self
 
     def label(self) -> str:
@@ -101,5 +97,6 @@ def _explain(error: Any, raw: Any) -> str:
 
 
 def nearest(word: str, known: Sequence[str]) -> str:
+    """Say what to write instead of an unknown word."""
     close = get_close_matches(word, known, n=1, cutoff=0.5)
     return f"write '{close[0]}'" if close else f"write one of {', '.join(known)}"

@@ -296,9 +296,7 @@ def assess_level(
     effect = minimum_detectable_effect(sd, len(values), confidence, 0.9 if test == "equivalent" else 0.8)
     edges = [0.5 - confidence / 2, 0.5 + confidence / 2]
     # Items that do not differ have no bootstrap spread; [0, 0] would feign certainty.
-    item_low, item_high = (
-        np.quantile(draws, edges) if draws is not None and np.ptp(draws) > 0 else [np.nan] * 2
-    )
+    item_low, item_high = np.quantile(draws, edges) if draws is not None and np.ptp(draws) > 0 else [np.nan] * 2
     back = np.exp if log else float
     return Result(
         measured=float(back(values.mean())) if len(values) else np.nan,

@@ -67,9 +67,7 @@ def encode(symbols: Sequence[str]) -> list[int]:
     """Return the position of every symbol in `CHARACTERS`; UserError for a symbol outside it."""
     unknown = [symbol for symbol in symbols if symbol not in ID_OF]
     if unknown:
-        raise UserError(
-            f"symbol {unknown[0]!r} is not in the character vocabulary; use 0-9, A-Z, ':' or '<S>'."
-        )
+        raise UserError(f"symbol {unknown[0]!r} is not in the character vocabulary; use 0-9, A-Z, ':' or '<S>'.")
     return [ID_OF[symbol] for symbol in symbols]
 
 
@@ -162,9 +160,7 @@ def _mij_with_letters(
                 letter = (letter + 1) % 26
         if not jump_in_completion or any(jump in window for jump in jumps):
             return Item(tuple(symbols[: frame.length]), frame.prompt)
-    raise UserError(
-        f"jump_probability {probability} is so small that no completion has a jump; write a larger one."
-    )
+    raise UserError(f"jump_probability {probability} is so small that no completion has a jump; write a larger one.")
 
 
 def icm(
@@ -205,9 +201,7 @@ def code_map(rng: np.random.Generator, letters: int, code_length: int) -> dict[s
     if not 1 <= letters <= len(LETTERS):
         raise UserError(f"ICM letters is {letters}; write 1 to {len(LETTERS)}.")
     if code_length < 1 or letters > 10**code_length:
-        raise UserError(
-            f"{letters} letters have too few codes of code_length {code_length}; write a longer code."
-        )
+        raise UserError(f"{letters} letters have too few codes of code_length {code_length}; write a longer code.")
     codes = rng.choice(10**code_length, size=letters, replace=False)
     return {letter: f"{code:0{code_length}d}" for letter, code in zip(LETTERS, codes, strict=False)}
 
@@ -235,9 +229,7 @@ def random_digits(rng: np.random.Generator, frame: Frame) -> Item:
     return Item(_digits(rng, frame.length), frame.prompt)
 
 
-def repeat_back(
-    rng: np.random.Generator, frame: Frame, *, n_back: int = 5, copy_probability: float = 0.10
-) -> Item:
+def repeat_back(rng: np.random.Generator, frame: Frame, *, n_back: int = 5, copy_probability: float = 0.10) -> Item:
     """Random digits; each is, with `copy_probability`, a copy of the one `n_back` positions before."""
     check_probability("copy_probability", copy_probability)
     if not 1 <= n_back < frame.length:
@@ -262,9 +254,7 @@ def every_nth(rng: np.random.Generator, frame: Frame, *, period: int = 7, share:
     return Item(tuple(symbols), frame.prompt)
 
 
-def random_seed_lookup(
-    rng: np.random.Generator, frame: Frame, *, seed_length: int = 30, window: int = 8
-) -> Item:
+def random_seed_lookup(rng: np.random.Generator, frame: Frame, *, seed_length: int = 30, window: int = 8) -> Item:
     """Random Seed Lookup: s random digits, then x_t = seed[(sum of the last m digits) mod s], counted from 0.
 
     s is `seed_length`, m is `window`. Items whose completion is a cycle are drawn again (`is_periodic`), or
@@ -281,9 +271,7 @@ def random_seed_lookup(
         symbols = lookup(_digits(rng, seed_length), window, frame.length)
         if not is_periodic(symbols, frame.prompt, frame.completion):
             return Item(symbols, frame.prompt)
-    raise UserError(
-        f"seed_length {seed_length} and window {window} give periodic completions only; write larger ones."
-    )
+    raise UserError(f"seed_length {seed_length} and window {window} give periodic completions only; write larger ones.")
 
 
 def lookup(seed_digits: Sequence[str], window: int, length: int) -> tuple[str, ...]:

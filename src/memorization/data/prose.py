@@ -63,9 +63,7 @@ UNDERLINE = re.compile(r"([=\-~^*#\"'`+.])\1{2,}$")
 TABLE_RULE = re.compile(r"[=+|-]{2,}(\s+[=+|-]{2,})+$")
 BULLET = re.compile(r"([-*+•]|\(?\w{1,2}[.)])\s")
 TERM = re.compile(r"[*\w.`'\"(][\w\s,.*`'\"\[\]()|{}=-]*(\s?:\s?.*)?$")
-NO_PROSE = re.compile(
-    r"[_={}\\<>|@#$^~*`\[\]+&]|::|\.\.|--|:math:|\(\)|\b(e\.g|i\.e|etc)\.$|\.py\b|//| [.,;]"
-)
+NO_PROSE = re.compile(r"[_={}\\<>|@#$^~*`\[\]+&]|::|\.\.|--|:math:|\(\)|\b(e\.g|i\.e|etc)\.$|\.py\b|//| [.,;]")
 PLAIN_WORD = re.compile(
     r"[\"'(]*(?:[A-Z]?[a-z]+|[A-Z]+s?)(?:['/-][A-Za-z]?[a-z]*)*[\"')]*[.,;:!?]*[\"')]*$|\(?\d+%?[.,;:)]*$|-$"
 )
@@ -119,13 +117,9 @@ def docstrings(package: str) -> Iterator[tuple[str, str]]:
     """Yield (module name, docstring) of a package's modules, classes and functions, without short ones."""
     if "." in package:
         raise UserError(f"{package!r} is a submodule; write the name of a top-level package.")
-    spec = importlib.util.find_spec(
-        package
-    )  # of a top-level name this reads the file system and runs no code
+    spec = importlib.util.find_spec(package)  # of a top-level name this reads the file system and runs no code
     if spec is None or not spec.submodule_search_locations:
-        raise UserError(
-            f"package {package!r} is not installed; install it or take it off the list of packages."
-        )
+        raise UserError(f"package {package!r} is not installed; install it or take it off the list of packages.")
     root = Path(next(iter(spec.submodule_search_locations)))
     sources = sorted(root.rglob("*.py"), key=lambda source: source.relative_to(root).parts)
     for source in sources:
@@ -166,11 +160,7 @@ def paragraphs(docstring: str) -> Iterator[str]:
 
     def flush() -> Iterator[str]:
         nonlocal run
-        if (
-            run
-            and not dropped_section
-            and (not above or _indent(above) >= run_indent or TERM.match(above.strip()))
-        ):
+        if run and not dropped_section and (not above or _indent(above) >= run_indent or TERM.match(above.strip())):
             text = " ".join(run)
             if len(text) >= CHARACTERS_PER_PARAGRAPH[0]:  # unmark only shortens
                 yield unmark(text)
@@ -269,9 +259,7 @@ def is_repeat(text: str, seen: set[int]) -> bool:
     """Say whether the text, or `NEAR_DUPLICATE` of its word 8-grams, was seen; if not, add them to `seen`."""
     words = words_of(text)
     grams = {
-        int.from_bytes(
-            hashlib.blake2b(" ".join(words[i : i + NGRAM]).encode(), digest_size=8).digest(), "big"
-        )
+        int.from_bytes(hashlib.blake2b(" ".join(words[i : i + NGRAM]).encode(), digest_size=8).digest(), "big")
         for i in range(max(1, len(words) - NGRAM + 1))
     }
     if len(grams & seen) >= NEAR_DUPLICATE * len(grams):
@@ -312,8 +300,7 @@ def describe(rows: Sequence[dict[str, str | int]], packages: Sequence[str]) -> d
     texts = [str(row["text"]) for row in rows]
     digest = hashlib.sha256("\n\n".join(texts).encode()).hexdigest()
     counts = {
-        package: sum(row["package"] == package for row in rows)
-        for package in sorted({str(r["package"]) for r in rows})
+        package: sum(row["package"] == package for row in rows) for package in sorted({str(r["package"]) for r in rows})
     }
     whole = " ".join(texts)
     return {

@@ -55,16 +55,10 @@ def save(
 
     folder = Path(folder)
     features = Features(
-        {
-            column: ListOf(Value(kind)) if column == "input_ids" else Value(kind)
-            for column, kind in COLUMNS.items()
-        }
+        {column: ListOf(Value(kind)) if column == "input_ids" else Value(kind) for column, kind in COLUMNS.items()}
     )
     DatasetDict(
-        {
-            split: Dataset.from_list([dict(one) for one in rows], features=features)
-            for split, rows in splits.items()
-        }
+        {split: Dataset.from_list([dict(one) for one in rows], features=features) for split, rows in splits.items()}
     ).save_to_disk(str(folder))
     card = {
         **card,

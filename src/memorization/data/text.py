@@ -194,9 +194,7 @@ def text_items(
     return items
 
 
-def passages(
-    rows: Sequence[Mapping[str, Any]], tokenizer: "Tokenizer", minimum: int
-) -> dict[str, list[Passage]]:
+def passages(rows: Sequence[Mapping[str, Any]], tokenizer: "Tokenizer", minimum: int) -> dict[str, list[Passage]]:
     """Join consecutive paragraphs of one module and split until a passage has more than `minimum` tokens.
 
     `rows` have the columns text, module, split. Returns split -> passages, each a list of (token id, starts a
@@ -299,9 +297,7 @@ def embedding_matrix(
     return rescale_rows(neighbor_vectors(streams, vocabulary, width, window=window), std)
 
 
-def neighbor_vectors(
-    streams: Iterable[Sequence[int]], vocabulary: int, width: int, *, window: int = 4
-) -> np.ndarray:
+def neighbor_vectors(streams: Iterable[Sequence[int]], vocabulary: int, width: int, *, window: int = 4) -> np.ndarray:
     """Factor the positive pointwise mutual information of tokens by a truncated SVD: U sqrt(S).
 
     Parameters
@@ -316,9 +312,7 @@ def neighbor_vectors(
     from scipy.sparse.linalg import svds
 
     if not 1 <= width < vocabulary:
-        raise UserError(
-            f"embedding width is {width}; write 1 to {vocabulary - 1}, below the vocabulary size."
-        )
+        raise UserError(f"embedding width is {width}; write 1 to {vocabulary - 1}, below the vocabulary size.")
     left, right = [], []
     for stream in streams:
         ids = np.asarray(stream, dtype=np.int64)
@@ -356,9 +350,7 @@ def pca_embedding(matrix: np.ndarray, width: int) -> np.ndarray:
     With the token embeddings of GPT-2 as `matrix` this is the frozen embedding of `patterns` (sec. 3.2).
     """
     if not 1 <= width <= matrix.shape[1]:
-        raise UserError(
-            f"PCA width is {width}; write 1 to {matrix.shape[1]}, the width of the embedding to reduce."
-        )
+        raise UserError(f"PCA width is {width}; write 1 to {matrix.shape[1]}, the width of the embedding to reduce.")
     centered = matrix.astype(np.float64) - matrix.mean(axis=0, dtype=np.float64)
     _, vectors = np.linalg.eigh(centered.T @ centered)  # eigenvalues ascend
     return fix_signs(centered @ vectors[:, ::-1][:, :width]).astype(np.float32)

@@ -18,7 +18,5 @@ _CLASSES = {
     "auxiliaries": "am are be been being did do does doing had has have having is was were",
 }
 
-FUNCTION_WORDS_BY_CLASS: dict[str, tuple[str, ...]] = {
-    name: tuple(words.split()) for name, words in _CLASSES.items()
-}
+FUNCTION_WORDS_BY_CLASS: dict[str, tuple[str, ...]] = {name: tuple(words.split()) for name, words in _CLASSES.items()}
 FUNCTION_WORDS: tuple[str, ...] = tuple(word for words in FUNCTION_WORDS_BY_CLASS.values() for word in words)

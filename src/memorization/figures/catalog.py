@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ConfigDict, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from memorization.config import Config, Section, nearest, read_yaml
 from memorization.errors import UserError
@@ -17,11 +17,11 @@ class FigureEntry(Section):
     paper: str
     title: str
     source: str
-    experiments: list[str] = []
-    needs: list[Literal["metrics", "items"]] = []
-    params: dict[str, Any] = {}
+    experiments: tuple[str, ...] = ()
+    needs: tuple[Literal["metrics", "items"], ...] = ()
+    params: dict[str, Any] = Field(default_factory=dict)
     caption: str
-    supports: list[str] = []
+    supports: tuple[str, ...] = ()
     width: Literal["column", "page"] = "column"
 
 
@@ -34,17 +34,13 @@ def load_catalog(path: Path, config: Config) -> dict[str, FigureEntry]:
         except ValidationError as error:
             for one in error.errors():
                 key = ".".join(map(str, one["loc"]))
-                hint = (
-                    nearest(key, list(FigureEntry.model_fields)) if one["type"] == "extra_forbidden" else ""
-                )
+                hint = nearest(key, list(FigureEntry.model_fields)) if one["type"] == "extra_forbidden" else ""
                 problems.append(f"{path.name}: {name}.{key}: {one['msg'].lower()}{hint}")
             continue
         experiments = getattr(config, catalog[name].paper).experiments
         for experiment in catalog[name].experiments:
             if experiment not in experiments:
-                problems.append(
-                    f"{path.name}: {name}: no experiment {experiment!r}{nearest(experiment, experiments)}"
-                )
+                problems.append(f"{path.name}: {name}: no experiment {experiment!r}{nearest(experiment, experiments)}")
     if problems:
         raise UserError("\n".join(problems))
     return catalog

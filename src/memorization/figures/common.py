@@ -44,9 +44,7 @@ def conditions(table: pd.DataFrame) -> list[tuple[str, int]]:
     return [(str(row["model"]), int(row["items"])) for row in rows]
 
 
-def bucket_bars(
-    ax: Axes, part: pd.DataFrame, color: str, shift: float = 0.0, share: float = 0.84
-) -> pd.DataFrame:
+def bucket_bars(ax: Axes, part: pd.DataFrame, color: str, shift: float = 0.0, share: float = 0.84) -> pd.DataFrame:
     """Bars of the mean over seeds per epoch bucket, a hatched bar right of them for "never", whiskers over
     seeds.
 

@@ -105,9 +105,7 @@ def fig2a(table: pd.DataFrame, params: Params) -> Figure:
         part = pick(curves, data=name)
         drawn = style.draw_curve(ax, part, look(name))
         if drawn["epoch"].iloc[-1] < curves["epoch"].max():  # stopped: memorized before the slowest set was
-            ax.plot(
-                drawn["epoch"].iloc[-1], drawn["mean"].iloc[-1], "|", color=look(name).color, ms=7, zorder=4
-            )
+            ax.plot(drawn["epoch"].iloc[-1], drawn["mean"].iloc[-1], "|", color=look(name).color, ms=7, zorder=4)
     style.epoch_axis(ax, curves["epoch"].max() * 1.01)
     style.share_axis(ax)
     ax.axhline(0.5, color=style.MUTED, lw=0.6, ls=style.DOTTED, zorder=1)
@@ -203,9 +201,7 @@ def fig4(table: pd.DataFrame, params: Params) -> Figure:
         for role in roles:
             part = pick(curves, data=name, role=role)
             if not part.empty:
-                style.draw_curve(
-                    ax, part, Look(role, colors[role], dash="-" if role == "small" else style.DASHED)
-                )
+                style.draw_curve(ax, part, Look(role, colors[role], dash="-" if role == "small" else style.DASHED))
         ax.set_title(look(name).label)
         style.epoch_axis(ax, pick(curves, data=name)["epoch"].max())
         ax.xaxis.get_major_locator().set_params(nbins=3)  # type: ignore[call-arg]
@@ -213,9 +209,7 @@ def fig4(table: pd.DataFrame, params: Params) -> Figure:
     outer_labels(axes, across)
     sizes = curves.groupby("role")["model"].unique()
     keys = [
-        Look(
-            f"{role} ({', '.join(sizes[role])})", colors[role], dash="-" if role == "small" else style.DASHED
-        )
+        Look(f"{role} ({', '.join(sizes[role])})", colors[role], dash="-" if role == "small" else style.DASHED)
         for role in roles
     ]
     style.key_above(figure, keys)

@@ -104,9 +104,7 @@ def fig13(table: pd.DataFrame, params: Params) -> Figure:
     width = 0.6 * min(np.diff(epochs), default=1.0)
     for ax, name in zip(axes, names, strict=True):
         part = pick(table, metric=name)
-        wide = part.pivot_table(
-            index=["status", "epoch", "n"], columns="statistic", values="value"
-        ).reset_index()
+        wide = part.pivot_table(index=["status", "epoch", "n"], columns="statistic", values="value").reset_index()
         wide = wide[wide["n"] >= params.get("fewest_items", 5)]
         whole = pick(wide, status="not memorized")
         names_of = {"median": "med", "low": "whislo", "high": "whishi"}

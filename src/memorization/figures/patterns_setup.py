@@ -28,12 +28,8 @@ def fig5(table: pd.DataFrame, params: Params) -> Figure:
     for ax, names in zip(axes, kinds.values(), strict=True):
         part = pick(table, data=names[0])
         style_ = look(names[0]) if len(names) == 1 else Look("", style.MUTED)
-        ax.hist(
-            part["length"], edges, weights=part["value"], color=style_.color, edgecolor="white", linewidth=0.5
-        )
-        ax.set_title(
-            look(names[0]).label if len(names) == 1 else f"{len(names)} data sets" if len(kinds) > 1 else ""
-        )
+        ax.hist(part["length"], edges, weights=part["value"], color=style_.color, edgecolor="white", linewidth=0.5)
+        ax.set_title(look(names[0]).label if len(names) == 1 else f"{len(names)} data sets" if len(kinds) > 1 else "")
         ax.set_xlabel("Item length (tokens)")
         ax.set_ylabel("Training items")
         ax.grid(False, axis="x")
@@ -59,9 +55,7 @@ def fig6(table: pd.DataFrame, params: Params) -> Figure:
             at = np.sqrt(size / (12 * y_high * 0.93))
             if x_low * 1.05 < at < x_high * 0.9:
                 text = f"{size / 1e6:g}M" if size >= 1e6 else f"{size / 1e3:g}k"
-                ax.text(
-                    at, y_high * 0.93, text, color=style.MUTED, fontsize=6, ha="center", va="top", rotation=0
-                )
+                ax.text(at, y_high * 0.93, text, color=style.MUTED, fontsize=6, ha="center", va="top", rotation=0)
     for source, fill in (("paper", "white"), ("ours", "#0072B2")):
         part = table[table["source"] == source]
         ax.plot(part["width"], part["layers"], "o", mfc=fill, mec="#0072B2", mew=0.9, ls="", zorder=4)
@@ -228,9 +222,7 @@ def _minimal(ax: Any, part: pd.DataFrame, params: Params) -> None:
     fit = part[part["metric"].isin(["fit_slope", "fit_intercept", "fit_r2"])].set_index("metric")["value"]
     if len(fit) == 3 and np.isfinite(fit["fit_slope"]):
         x = np.array([known["items"].min(), known["items"].max()])
-        ax.plot(
-            x, (fit["fit_intercept"] + fit["fit_slope"] * x) / unit, color=style.INK, lw=0.9, ls=style.DASHED
-        )
+        ax.plot(x, (fit["fit_intercept"] + fit["fit_slope"] * x) / unit, color=style.INK, lw=0.9, ls=style.DASHED)
         r2 = f"R² = {fit['fit_r2']:.2f}" if np.isfinite(fit["fit_r2"]) else "R² not defined"
         ax.text(0.04, 0.96, r2, transform=ax.transAxes, va="top", fontsize=7)
     ax.set_xlabel("Training items N")

@@ -97,9 +97,7 @@ def tab5(table: pd.DataFrame, params: Params) -> Figure:
     columns: dict[str, pd.DataFrame] = {}
     for mine in (True, False):
         some = part[part["value"].notna() == mine]
-        for (items, model), rows in some.sort_values(["items", "model"]).groupby(
-            ["items", "model"], sort=False
-        ):
+        for (items, model), rows in some.sort_values(["items", "model"]).groupby(["items", "model"], sort=False):
             columns[f"{'ours' if mine else 'paper'}\n{items:.0f}; {model}"] = rows
     cells = []
     for name in ordered(part["data"]):
@@ -145,9 +143,7 @@ def tab_generalization(table: pd.DataFrame, params: Params) -> Figure:
 def tab_adherence(table: pd.DataFrame, params: Params) -> Figure:
     """Bigrams that follow the rule on unseen prompts, in percent."""
     percent = table.assign(value=100 * table["value"], published=100 * table["published"])
-    frame, muted, start = _pairings(
-        percent, {"Bigrams that\nfollow the rule (%)": ({"metric": "adherence"}, 1)}
-    )
+    frame, muted, start = _pairings(percent, {"Bigrams that\nfollow the rule (%)": ({"metric": "adherence"}, 1)})
     chance = 100 * table["chance"].dropna().iloc[0]
     return _render(frame, muted, start, params, f"{SPREAD} Chance: {chance:.0f} %.")
 

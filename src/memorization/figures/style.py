@@ -231,9 +231,7 @@ def error_bars(
 ) -> pd.DataFrame:
     """Mean over seeds as marks joined by a line, seeds as bars. Returns what was drawn."""
     drawn = over_seeds(frame, x, **band)
-    bars = (
-        [drawn["mean"] - drawn["low"], drawn["high"] - drawn["mean"]] if (drawn["seeds"] > 1).any() else None
-    )
+    bars = [drawn["mean"] - drawn["low"], drawn["high"] - drawn["mean"]] if (drawn["seeds"] > 1).any() else None
     ax.errorbar(
         drawn[x], drawn["mean"], yerr=bars, color=style.color, marker=style.marker, elinewidth=0.8,
         linestyle=style.dash if dash is None else dash,
@@ -292,17 +290,13 @@ def label_ends(ax: Axes, ends: Sequence[tuple[float, float, str, str]], size: fl
         )  # fmt: skip
 
 
-def key_beside(
-    figure: Figure, styles: Sequence[Look], title: str | None = None, markers: bool = False
-) -> None:
+def key_beside(figure: Figure, styles: Sequence[Look], title: str | None = None, markers: bool = False) -> None:
     """Key right of all panels, in the given order; for figures whose curves all end at the same place."""
     handles = [
         Line2D([], [], color=s.color, linestyle=s.dash, marker=s.marker if markers else "", label=s.label)
         for s in styles
     ]
-    legend = figure.legend(
-        handles=handles, loc="outside right center", title=title, title_fontsize=7, labelspacing=0.6
-    )
+    legend = figure.legend(handles=handles, loc="outside right center", title=title, title_fontsize=7, labelspacing=0.6)
     legend.get_title().set_color(MUTED)
     legend._legend_box.align = "left"  # type: ignore[attr-defined]
 
@@ -350,10 +344,7 @@ def render_table(
     size, line, head_line, note_line, margin, gap = 7.5, 0.165, 0.135, 0.115, 0.06, 0.1
     heads = [str(column).split("\n") for column in rows.columns]
     columns = [
-        max(
-            [text_width(part, size, bold=True) for part in head]
-            + [text_width(str(cell), size) for cell in rows[name]]
-        )
+        max([text_width(part, size, bold=True) for part in head] + [text_width(str(cell), size) for cell in rows[name]])
         for head, name in zip(heads, rows.columns, strict=True)
     ]
     needed = sum(columns) + gap * (len(columns) - 1) + 2 * margin
@@ -430,9 +421,7 @@ METADATA: dict[str, dict[str, Any]] = {
 }
 
 
-def save(
-    figure: Figure, table: pd.DataFrame, *, csv: str | Path, dpi: int = 300, **images: str | Path
-) -> None:
+def save(figure: Figure, table: pd.DataFrame, *, csv: str | Path, dpi: int = 300, **images: str | Path) -> None:
     """Write the figure to every path given as pdf=, png= or svg=, and the plotted numbers to csv=."""
     for path in map(Path, images.values()):
         figure.savefig(path, dpi=dpi, metadata=METADATA[path.suffix])

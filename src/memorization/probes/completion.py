@@ -12,7 +12,7 @@ import numpy as np
 from memorization.training.items import Items
 
 if TYPE_CHECKING:
-    import torch
+    pass
 
 Window = tuple[np.ndarray, int]  # (start of the completion of each item (N,), completion length)
 

@@ -46,7 +46,7 @@ def meteor(truth: np.ndarray, written: np.ndarray) -> float:
     """METEOR of one completion, exact-match stage only."""
     from nltk.translate.meteor_score import single_meteor_score
 
-    return float(single_meteor_score(words(truth), words(written), stemmer=Identity(), wordnet=NoSynonyms()))  # type: ignore[arg-type]
+    return float(single_meteor_score(words(truth), words(written), stemmer=Identity(), wordnet=NoSynonyms()))
 
 
 def jaccard(truth: np.ndarray, written: np.ndarray, order: int) -> float:

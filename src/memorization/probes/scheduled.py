@@ -1,5 +1,4 @@
-"""Probes as training calls them: `(context, options) -> (measurement rows, item rows)`.
-"""
+"""Probes as training calls them: `(context, options) -> (measurement rows, item rows)`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from memorization.probes import completion as measure
 from memorization.probes import overlap as compare
 from memorization.specs import RunSpec
 from memorization.training.items import Items
+
 
 @dataclass
 class Context:
@@ -157,7 +157,7 @@ def adherence(context: Context, options: dict[str, Any]) -> Rows:
 def sampling(context: Context, options: dict[str, Any]) -> Rows:
     """Share of samples equal to the completion, by the item's status (patterns, section D.2).
 
-    options: samples, temperature. Status: memorized now; forgotten = memorized at an earlier evaluation, not now; never.
+    options: samples, temperature. Status: memorized now; forgotten = memorized at an earlier evaluation only; never.
     """
     spec, items = context.spec, context.train
     drawn = measure.generate(

@@ -130,9 +130,7 @@ def _plain(value: Any) -> Any:
         return dataclasses.asdict(value)
     if hasattr(value, "model_dump"):
         return value.model_dump(mode="json")
-    raise TypeError(
-        f"cannot write {type(value).__name__} {value!r} as JSON: turn it into numbers and strings first"
-    )
+    raise TypeError(f"cannot write {type(value).__name__} {value!r} as JSON: turn it into numbers and strings first")
 
 
 # --- files ------------------------------------------------------------------------------------------------
@@ -220,9 +218,7 @@ def read_provenance(path: str | Path) -> dict[str, Any]:
     """The provenance of a table; raises UserError if the file has none."""
     note = (_open(path).schema_arrow.metadata or {}).get(KEY)
     if note is None:
-        raise UserError(
-            f"{path} has no provenance: it was not written by this workflow; delete it and run again"
-        )
+        raise UserError(f"{path} has no provenance: it was not written by this workflow; delete it and run again")
     return json.loads(note)
 
 
@@ -233,9 +229,7 @@ def _open(path: str | Path) -> pq.ParquetFile:
     except FileNotFoundError:
         raise UserError(f"there is no table {path}: run the rule that makes it") from None
     except pa.ArrowInvalid as error:
-        raise UserError(
-            f"{path} is not a readable Parquet file ({error}): delete it and run again"
-        ) from error
+        raise UserError(f"{path} is not a readable Parquet file ({error}): delete it and run again") from error
 
 
 class RowLog:
@@ -264,13 +258,9 @@ class RowLog:
 
     def parts(self) -> list[tuple[int, Path]]:
         """(step, path) of the parts in order of steps."""
-        return sorted(
-            (int(path.stem.removeprefix("part-")), path) for path in self.folder.glob("part-*.parquet")
-        )
+        return sorted((int(path.stem.removeprefix("part-")), path) for path in self.folder.glob("part-*.parquet"))
 
     def collect(self) -> pd.DataFrame:
         """All rows; the types do not depend on where one part ends and the next begins."""
         tables = [pq.ParquetFile(path).read().replace_schema_metadata(None) for _, path in self.parts()]
-        return (
-            pa.concat_tables(tables, promote_options="permissive").to_pandas() if tables else pd.DataFrame()
-        )
+        return pa.concat_tables(tables, promote_options="permissive").to_pandas() if tables else pd.DataFrame()

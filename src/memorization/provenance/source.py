@@ -131,9 +131,7 @@ class _Package:
         module_name, _, name = text.partition(":")
         module = self.module(module_name)
         if module is None:
-            raise UserError(
-                f"code root {text!r}: no module {module_name!r}{_nearest(module_name, self.files)}"
-            )
+            raise UserError(f"code root {text!r}: no module {module_name!r}{_nearest(module_name, self.files)}")
         if not name:
             return f"{module_name}:{ALL}"
         for key in sorted(self.resolve((module_name, name))):
@@ -166,9 +164,7 @@ class _Package:
         """The keys that one definition uses directly, and its digest."""
         if key not in self.known:
             module_name, _, name = key.rpartition(":")
-            self.known[key] = (
-                (self._members(module_name), "") if name == ALL else self._look_up(module_name, name)
-            )
+            self.known[key] = (self._members(module_name), "") if name == ALL else self._look_up(module_name, name)
         return self.known[key]
 
     def _members(self, module_name: str) -> set[str]:
@@ -198,9 +194,7 @@ class _Package:
                 keys |= {key for key in found if not key.endswith(":")}
                 meanings |= {f"{'.'.join((first, *attributes))}={key}" for key in found}
         for load in visitor.loads | (module.loads if name == IMPORT else set()):
-            keys |= {
-                f"{other}:{IMPORT}" for other in _prefixes(".".join(filter(None, load))) if self.module(other)
-            }
+            keys |= {f"{other}:{IMPORT}" for other in _prefixes(".".join(filter(None, load))) if self.module(other)}
         text = "\n".join([serialize(statements), *sorted(meanings)])
         return keys, hashlib.sha256(text.encode()).hexdigest()[:12]
 

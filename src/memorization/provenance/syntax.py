@@ -284,9 +284,7 @@ def serialize(node: Any) -> str:
     if isinstance(node, list):
         return f"[{','.join(map(serialize, node))}]"
     if isinstance(node, ast.Constant):
-        return (
-            f"Constant({node.value!a})"  # not !r: which characters it escapes depends on the Unicode version
-        )
+        return f"Constant({node.value!a})"  # not !r: which characters it escapes depends on the Unicode version
     if isinstance(node, ast.JoinedStr):
         return f"JoinedStr({serialize(_merged(node.values))})"
     if isinstance(node, ast.AST):

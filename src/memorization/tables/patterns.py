@@ -66,8 +66,7 @@ def digit_share(data: str) -> float:
     found = re.fullmatch(r"text(\d+)_digits(\d+)", data)
     if not found:
         raise UserError(
-            f"Mixture {data!r} does not say its shares: "
-            "name it text<percent>_digits<percent>, like text75_digits25."
+            f"Mixture {data!r} does not say its shares: name it text<percent>_digits<percent>, like text75_digits25."
         )
     text, digits = map(int, found.groups())
     return digits / (text + digits)
@@ -155,9 +154,7 @@ def _at_equal_time(curves: pd.DataFrame, reference: str, level: float) -> pd.Dat
     return pd.concat(rows, ignore_index=True)[[*RUN, "metric", "step", "epoch", "value", "n"]]
 
 
-def _shuffle_table(
-    metrics: pd.DataFrame, params: Params, figure: str, sets: list[str] | None
-) -> pd.DataFrame:
+def _shuffle_table(metrics: pd.DataFrame, params: Params, figure: str, sets: list[str] | None) -> pd.DataFrame:
     rows = some(pick(metrics, data=sets, metric="exact_match", split="train"), figure, "exact match")
     reference, level = params.get("reference", "text"), params.get("level", 0.95)
     table = _at_equal_time(_curves(rows), reference, level)
@@ -282,9 +279,7 @@ def fig6(metrics: pd.DataFrame, items: pd.DataFrame, params: Params) -> pd.DataF
     """Depth, width and non-embedding parameters of our models (`params["models"]`: name -> layers, width) and
     the paper's (Fig. 6).
     """
-    ours = [
-        {**size, "model": model, "source": "ours"} for model, size in (params.get("models") or {}).items()
-    ]
+    ours = [{**size, "model": model, "source": "ours"} for model, size in (params.get("models") or {}).items()]
     table = pd.DataFrame(ours, columns=["model", "layers", "width", "source"])
     theirs = params.get("published")
     if theirs is not None and len(theirs):
@@ -292,9 +287,7 @@ def fig6(metrics: pd.DataFrame, items: pd.DataFrame, params: Params) -> pd.DataF
         table = pd.concat([table, wide[["model", "layers", "width"]].assign(source="paper")])
     table = some(table, "patterns_fig6", "models").astype({"layers": int, "width": int})
     parameters = 12 * table["layers"] * table["width"] ** 2
-    return table.assign(
-        parameters=parameters, metric="non_embedding_parameters", value=parameters.astype(float)
-    )
+    return table.assign(parameters=parameters, metric="non_embedding_parameters", value=parameters.astype(float))
 
 
 @reads("exact_match")
@@ -415,11 +408,6 @@ def tab_sampling(metrics: pd.DataFrame, items: pd.DataFrame, params: Params) -> 
     rows = rows[(rows["n"] > 0) & rows["value"].notna()]
     rows = some(pick(rows, data=params.get("data", "text")), "patterns_tab_sampling", "sampling accuracy")
     keys = [*RUN, "subset", "metric"]
-    sums = (
-        rows.assign(hits=rows["value"] * rows["n"])
-        .groupby(keys, sort=False)[["hits", "n"]]
-        .sum()
-        .reset_index()
-    )
+    sums = rows.assign(hits=rows["value"] * rows["n"]).groupby(keys, sort=False)[["hits", "n"]].sum().reset_index()
     table = sums.assign(value=sums["hits"] / sums["n"]).drop(columns="hits")
     return with_published(table, params.get("published"), ["data", "model", "items", "subset", "metric"])

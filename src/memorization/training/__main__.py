@@ -12,6 +12,7 @@ import sys
 import time
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 PROCESS_START = time.process_time()
 
@@ -39,7 +40,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def labels(group: GroupSpec, run: RunSpec, experiment: str) -> dict[str, object]:
+def labels(group: GroupSpec, run: RunSpec, experiment: str) -> dict[str, Any]:
     """Columns that every row of a run carries."""
     return {
         "paper": group.paper,
@@ -67,7 +68,7 @@ def collect(group: GroupSpec, work: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
         rows.insert(0, "revision", "step" + rows["step"].astype(str))
         metrics.append(rows.assign(**labels(group, run, experiment)))
         per_item = RowLog(work / run.name / "items").collect()
-        keep = {"run": run.name, "seed": run.seed, "data": run.data_name, "items": run.data.items}
+        keep: dict[str, Any] = {"run": run.name, "seed": run.seed, "data": run.data_name, "items": run.data.items}
         items.append(per_item.assign(**keep))
     return pd.concat(metrics, ignore_index=True), pd.concat(items, ignore_index=True)
 

@@ -58,7 +58,7 @@ def rng_state() -> dict[str, Any]:
 
     python = random.getstate()
     numpy_state = np.random.get_state(legacy=False)
-    numpy_state["state"]["key"] = numpy_state["state"]["key"].tolist()  # type: ignore[index,call-overload]
+    numpy_state["state"]["key"] = numpy_state["state"]["key"].tolist()
     state = {
         "python": [python[0], list(python[1]), python[2]],
         "numpy": numpy_state,
@@ -135,7 +135,7 @@ def states(folder: Path) -> list[Path]:
 
 def load_newest(folder: Path) -> tuple[Path, dict[str, Any], list[str]] | None:
     """Return (folder, state, messages about damaged newer states) of the newest whole state, or None."""
-    messages = []
+    messages: list[str] = []
     for candidate in reversed(states(folder)):
         try:
             state = json.loads((candidate / "state.json").read_text())

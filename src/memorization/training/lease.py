@@ -1,7 +1,7 @@
 """A lease on a work folder: two drivers never train in the same one.
 
 On one machine the lock is the kernel's (`flock`), so it goes with its process, however that ends. Between machines a
-shared disk may not pass locks on: there a heartbeat in the file counts, and a lease not renewed for two minutes is free.
+shared disk may not pass locks on: there a heartbeat in the file counts, and one not renewed for two minutes is free.
 """
 
 import fcntl

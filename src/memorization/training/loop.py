@@ -252,7 +252,7 @@ def resume(
 def take_step(
     accelerator: Any, model: Any, optimizer: Any, objective: Any, items: Items, batch: np.ndarray, spec: RunSpec
 ) -> tuple[Any, int]:
-    """One update on the items `batch`; returns (mean loss, target tokens). Over several processes each takes its share."""
+    """One update on the items `batch`; returns (mean loss, target tokens). Each process takes its share."""
     import torch
 
     longest = int(items.length[batch].max())  # no time is spent on columns that are padding in the whole batch

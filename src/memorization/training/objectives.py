@@ -24,4 +24,3 @@ def causal_lm(model: Any, input_ids: "torch.Tensor", labels: "torch.Tensor") -> 
     targets = labels[:, 1:]
     loss = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=-100, reduction="sum")
     return loss, (targets != -100).sum()
-
