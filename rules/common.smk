@@ -9,12 +9,13 @@ REPOSITORY = Path(workflow.basedir)
 sys.path.insert(0, str(REPOSITORY / "src"))
 os.environ["PYTHONPATH"] = os.pathsep.join([str(REPOSITORY / "src"), *filter(None, [os.environ.get("PYTHONPATH")])])
 
+from memorization import __version__
 from memorization.config import check_writable, load_config
 from memorization.errors import UserError
 from memorization.figures.catalog import load_catalog
 from memorization.plan import group_spec, plan
 from memorization.provenance.source import code_params, definitions
-from memorization.provenance.record import digest_of
+from memorization.provenance.record import digest_of, git_state
 
 try:
     CONFIG = load_config(REPOSITORY / "config", config)
@@ -23,8 +24,9 @@ try:
 except UserError as error:
     sys.exit(f"error: {error}")
 
-# what Snakemake and the report's captions see
+# what the report's texts see
 config.update(CONFIG.model_dump(mode="json"))
+config["about"] = {"version": __version__, "config": digest_of(config), **git_state()}
 
 PAPERS = ["patterns"]
 ROOT = f"{CONFIG.results}/{CONFIG.scale}"

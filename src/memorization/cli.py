@@ -74,13 +74,7 @@ def report(scale: str) -> int:
     """Build Snakemake's HTML report of a scale."""
     target = results(scale) / "report.html"
     temporary = target.with_suffix(".new.html")
-    metadata = repository() / "workflow" / "report" / "metadata.yaml"
-    built = snakemake(
-        *("--report", str(temporary), "--report-metadata", str(metadata)),
-        scale=scale,
-        capture_output=True,
-        text=True,
-    )
+    built = snakemake("--report", str(temporary), scale=scale, capture_output=True, text=True)
     if built.returncode:
         print(built.stderr[-3000:], file=sys.stderr)
         print("error: the report could not be built: make what is missing first (`make figures`)", file=sys.stderr)

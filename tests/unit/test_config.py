@@ -69,7 +69,7 @@ def test_the_schema_accepts_what_the_classes_accept(scale):
         ({"patterns": {"experiments": {"pairs": {"items": [4], "models": ["M"]}}}}, "give either `pairings`, or both"),
         (
             {"patterns": {"experiments": {"pairs": {"lengths": [[20, 9]]}}}},
-            "20 + 9 do not fit in the shortest item (24)",
+            "20 + 9 do not fit in the shortest item (22)",
         ),
         ({"claims": {"confidence": 0.4}}, "claims.confidence: input should be greater than 0.5, not 0.4"),
     ],

@@ -313,20 +313,3 @@ def test_a_page_without_its_block_is_named(tmp_path):
     (tmp_path / "page.md").write_text("text <!-- claims:begin --> never closed")
     with pytest.raises(UserError, match=r"page\.md has no block claims"):
         gallery.rewrite(tmp_path / "page.md", "claims", "x")
-
-
-def test_report_metadata_is_what_snakemake_accepts(monkeypatch):
-    """A flat dictionary of texts, with the facts of the workflow that is running."""
-    import snakemake.api  # first: the others import each other in a circle
-    import snakemake.report
-    import snakemake.workflow
-    from yte import process_yaml
-
-    monkeypatch.setattr(snakemake.report, "publish_parts", snakemake.report.publish_parts)
-    running = SimpleNamespace(config={"scale": "toy", "seeds": 3})
-    monkeypatch.setattr(snakemake.workflow, "workflow", running, raising=False)
-    facts = process_yaml((ROOT / "workflow/report/metadata.yaml").read_text())
-    assert snakemake.report._validate_flat_dict(facts) and facts["scale"] == "toy"
-    assert re.fullmatch(r"[0-9a-f]{12}", facts["config digest"])
-    snakemake.report.render_metadata(facts)
-    assert facts["scale"].strip() == "<p>toy</p>"

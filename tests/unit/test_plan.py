@@ -68,8 +68,8 @@ def test_mixtures_with_text_take_their_other_parts_as_text():
     made = plan(load_config(FOLDER, {}), "patterns")
     run = made.runs[made.experiments["mixtext"][0]]
     assert [(part.set, part.folder, part.items) for part in run.data.parts] == [
-        ("text", "text", 36),
-        ("random_digits", "random_digits_as_text", 12),
+        ("text", "text", 30),
+        ("random_digits", "random_digits_as_text", 10),
     ]
     assert made.data["random_digits_as_text"].vocabulary == "text"
 

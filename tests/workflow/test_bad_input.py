@@ -22,7 +22,7 @@ PLAN = ("-n", "patterns_fig2b")
             {"patterns": {"optimizer": {"learning_rate": -0.1}}},
             "error: config: patterns.optimizer.learning_rate: input should be greater than 0, not -0.1",
         ),
-        ({"patterns": {"prompt": 40}}, "prompt 40 + completion 8 do not fit in the shortest item (24 tokens)"),
+        ({"patterns": {"prompt": 40}}, "prompt 40 + completion 8 do not fit in the shortest item (22 tokens)"),
         (
             {"patterns": {"experiments": {"alone": {"stepz": 1}}}},
             "`patterns.experiments.alone.stepz`: did you mean 'steps'?",

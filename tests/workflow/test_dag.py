@@ -105,7 +105,7 @@ FLIPS: dict[str, Any] = {
     "patterns.optimizer.schedule": "cosine",
     "patterns.initializer_std": 0.05,
     "patterns.text_embedding": "frozen",
-    "patterns.lengths": [25, 36],
+    "patterns.lengths": [23, 32],
 }
 BY_NAME: dict[str, Any] = {
     "kind": None,

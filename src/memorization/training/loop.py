@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from memorization.errors import UserError
 from memorization.models import build as models
 from memorization.probes.scheduled import Context, resolve
 from memorization.provenance.logs import Progress
@@ -63,6 +64,8 @@ def make_accelerator(spec: RunSpec) -> Any:
     from accelerate import Accelerator
 
     torch.set_num_threads(spec.threads)
+    if spec.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("compute.device is cuda, but torch sees no GPU here: write `auto` or `cpu`, or install a CUDA torch")
     on_cpu = spec.device == "cpu" or not torch.cuda.is_available()
     return Accelerator(cpu=on_cpu, mixed_precision="bf16" if spec.precision == "bfloat16" else "no")
 
