@@ -104,13 +104,13 @@ FLIPS: dict[str, Any] = {
     "patterns.optimizer.clip_norm": 1.0,
     "patterns.optimizer.schedule": "cosine",
     "patterns.initializer_std": 0.05,
-    "patterns.text_embedding": "frozen",
+    "patterns.text_embedding": "trained",
     "patterns.lengths": [23, 32],
 }
 BY_NAME: dict[str, Any] = {
     "kind": None,
     "architecture": None,
-    "seeds": 4,
+    "seeds": 6,
     "batch_size": 7,
     "vary": None,
     "units": "sentences",

@@ -58,7 +58,7 @@ def _render(frame: pd.DataFrame, muted: list[bool], start: int, params: Params, 
 
 def tab1(table: pd.DataFrame, params: Params) -> Figure:
     """Forgettings per item."""
-    frame, muted, start = _pairings(table, {"Forgettings\nper item": ({"metric": "forgettings_per_item"}, 1)})
+    frame, muted, start = _pairings(table, {"Forgettings\nper item": ({"metric": "forgettings_per_item"}, 2)})
     return _render(frame, muted, start, params, SPREAD)
 
 

@@ -74,15 +74,14 @@ def load_items(spec: RunSpec, root: Path) -> tuple[Items, Items]:
         sequences, prompt, subset = [], [], []
         for part, count in zip(spec.data.parts, counts, strict=True):
             folder = root / "data" / spec.paper / part.folder / "dataset" / str(spec.data.seed)
-            rows = store.load(folder, split)
-            if count > len(rows):
+            rows = store.read_columns(folder, split, ["input_ids", "prompt_length"])
+            if count > len(rows["input_ids"]):
                 raise UserError(
-                    f"{spec.name} wants {count} {split} items of {part.folder}, {folder} holds {len(rows)}: "
+                    f"{spec.name} wants {count} {split} items of {part.folder}, {folder} holds {len(rows['input_ids'])}: "
                     "delete that folder so that it is made again"
                 )
-            columns = rows[:count]
-            sequences += columns["input_ids"]
-            prompt += columns["prompt_length"]
+            sequences += rows["input_ids"][:count]
+            prompt += rows["prompt_length"][:count]
             subset += [part.set] * count
         loaded.append(pad(sequences, prompt, subset, split))
     check_lengths(spec, loaded[0])

@@ -65,7 +65,9 @@ def make_accelerator(spec: RunSpec) -> Any:
 
     torch.set_num_threads(spec.threads)
     if spec.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("compute.device is cuda, but torch sees no GPU here: write `auto` or `cpu`, or install a CUDA torch")
+        raise UserError(
+            "compute.device is cuda, but torch sees no GPU here: write `auto` or `cpu`, or install a CUDA torch"
+        )
     on_cpu = spec.device == "cpu" or not torch.cuda.is_available()
     return Accelerator(cpu=on_cpu, mixed_precision="bf16" if spec.precision == "bfloat16" else "no")
 
