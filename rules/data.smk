@@ -125,8 +125,7 @@ rule make_embedding:
         **code(script_root("make_embedding")),
         source=CONFIG.text.source,
         widths=sorted({run.model.width for run in plan(CONFIG, "patterns").runs.values()}),
-        # scaled like the weights that would have been drawn instead
-        stds={run.model.width: run.model.std for run in plan(CONFIG, "patterns").runs.values()},
+        norm=CONFIG.patterns.embedding_norm,
     message:
         "frozen token embeddings"
     script:

@@ -48,7 +48,7 @@ for _paper in PAPERS:
 
         rule:
             name:
-                f"tabulate_{_paper}_{_number}"
+                f"make_tables_{_paper}_{_number}"
             input:
                 metrics=run_tables("metrics", _figures),
                 per_item=run_tables("items", _figures),
@@ -56,20 +56,20 @@ for _paper in PAPERS:
             output:
                 table=[f"<results>/{_paper}/tables/{figure}.parquet" for figure in _figures],
             log:
-                f"<logs>/tabulate/{_paper}_{_number}.log",
+                f"<logs>/make_tables/{_paper}_{_number}.log",
             benchmark:
-                f"<benchmarks>/tabulate/{_paper}_{_number}.tsv"
+                f"<benchmarks>/make_tables/{_paper}_{_number}.tsv"
             resources:
                 mem_mb=2000,
                 runtime=20,
             params:
-                **code(script_root("tabulate"), *map(table_function, _figures)),
+                **code(script_root("make_tables"), *map(table_function, _figures)),
                 tables=[table_params(figure) for figure in _figures],
                 scale=CONFIG.scale,
             message:
                 f"tables: {', '.join(_figures)}"
             script:
-                "../workflow/scripts/tabulate.py"
+                "../workflow/scripts/make_tables.py"
 
         rule:
             name:

@@ -65,8 +65,8 @@ def why_not(root: Path) -> str:
             f"`{relative(Path(sys.executable).parent / 'snakemake')} --unlock` and start again."
         )
     return (
-        f"not everything was made: see above, and the logs in {relative(root / 'logs')}. What finished is kept; the same "
-        "command goes on from here."
+        f"not everything was made: see above, and the logs in {relative(root / 'logs')}. What finished is kept; the "
+        "same command goes on from here."
     )
 
 

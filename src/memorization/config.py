@@ -139,6 +139,7 @@ class Patterns(Section):
     dropout: Fraction
     initializer_std: Annotated[float, Field(gt=0)] | None
     text_embedding: Literal["trained", "frozen"] = Field(description="input embedding of runs on text")
+    embedding_norm: Annotated[float, Field(gt=0)] = Field(description="length of the rows of a frozen embedding")
     jaccard_order: Positive = Field(description="n of the n-gram Jaccard similarity")
     sampling: Sampling
     models: dict[Name, ModelSize]

@@ -158,7 +158,7 @@ def figure_seconds(results: Path, figure: str, catalog: Catalog, config: Config)
     groups = plan(config, entry.paper).groups_for(entry.experiments) if entry.needs else []
     folder = results / "benchmarks"
     paths = [folder / "train" / f"{group}.tsv" for group in groups]
-    return sum((benchmark(path) for path in [*paths, folder / "tabulate" / job, folder / "plot" / job]), 0.0)
+    return sum((benchmark(path) for path in [*paths, folder / "make_tables" / job, folder / "plot" / job]), 0.0)
 
 
 def total_seconds(results: Path) -> tuple[int, float]:

@@ -193,10 +193,13 @@ def plan_patterns(config: Config) -> Plan:
                 value = patterns.sets[data].options.get(experiment.vary)
                 if value is not None:
                     plan.options[data] = (experiment.vary, float(value))
-    size, names = config.compute.runs_per_job, list(plan.runs)
-    for start in range(0, len(names), size):
-        chunk = names[start : start + size]
-        plan.groups[f"patterns-{start // size:02d}" if size > 1 else f"patterns-{chunk[0]}"] = chunk
+    # seed by seed, so that more seeds mean more jobs and the jobs there were stay what they are
+    size = config.compute.runs_per_job
+    for seed in sorted({run.seed for run in plan.runs.values()}):
+        names = [name for name, run in plan.runs.items() if run.seed == seed]
+        for start in range(0, len(names), size):
+            chunk = names[start : start + size]
+            plan.groups[f"patterns-s{seed}-{start // size}" if size > 1 else f"patterns-{chunk[0]}"] = chunk
     plan.owner = owner
     plan_data(config, plan)
     return plan
@@ -214,7 +217,8 @@ def plan_data(config: Config, plan: Plan) -> None:
                 chosen.kind,
                 dict(chosen.options),
                 vocabulary,
-                seeds=max(run.data.seed + 1, before.seeds if before else 0),
+                # in steps of five: a few more seeds need no new data, and so train nothing again
+                seeds=max(5 * (run.data.seed // 5 + 1), before.seeds if before else 0),
                 train=max(part.items, before.train if before else 0),
             )
 

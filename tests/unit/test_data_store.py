@@ -3,6 +3,7 @@
 import importlib.util
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -30,6 +31,16 @@ def test_rows_survive_saving(tmp_path):
         loaded = store.load(tmp_path / "set", split)
         assert loaded.to_list() == rows
         assert loaded.features["input_ids"].feature.dtype == loaded.features["item"].dtype == "int32"
+
+
+def test_columns_read_without_datasets_are_what_datasets_reads(tmp_path):
+    store.save(tmp_path / "set", ROWS, {"name": "mi"})
+    for split in ROWS:
+        columns = store.read_columns(tmp_path / "set", split, ["input_ids", "prompt_length"])
+        loaded = store.load(tmp_path / "set", split)
+        assert columns == {name: list(loaded[name]) for name in ("input_ids", "prompt_length")}
+    with pytest.raises(UserError, match="has no split 'test'"):
+        store.read_columns(tmp_path / "set", "test", ["input_ids"])
 
 
 def test_digest_changes_with_any_row_and_not_with_the_order_of_splits():
@@ -70,25 +81,38 @@ def test_make_pattern_data_writes_one_folder_per_seed(tmp_path):
     assert [patterns.decode(ids) for ids in loaded["input_ids"]] == [item.symbols for item in wanted]
 
 
+def smk(**parts):
+    """What a script gets from Snakemake."""
+    return SimpleNamespace(**{name: SimpleNamespace(**values) for name, values in parts.items()})
+
+
 def test_text_scripts_run_one_after_the_other(tmp_path):
+    """Corpus, tokenizer, items of real text, digits in its tokens, embeddings."""
     from safetensors.numpy import load_file
 
-    corpus, tokenizer, card = tmp_path / "corpus.parquet", tmp_path / "tokenizer", tmp_path / "card.json"
-    script("make_text").main(corpus, tokenizer, card, packages=["accelerate", "seaborn"], vocabulary_size=1024)
-    facts = json.loads(card.read_text())
+    made = {name: tmp_path / name for name in ("corpus", "tokenizer", "card")}
+    wanted = {"source": "docstrings", "packages": ["accelerate", "seaborn"], "vocabulary": 1024}
+    script("make_text").main(smk(input={}, output=made, params={"text": wanted}))
+    facts = json.loads(made["card"].read_text())
     assert facts["packages"]["seaborn"]["license"] == "BSD License"
-    assert str(tmp_path) not in card.read_text()
-    script("make_text_items").main(
-        corpus,
-        tokenizer,
-        tmp_path / "items",
-        tmp_path / "items.json",
-        kind="text_words",
-        units="clauses",
-        seeds=[0],
-        sizes=SIZES,
-    )
-    assert store.load(tmp_path / "items" / "0", "train")["prompt_length"][:] == [16] * 12
-    script("make_embedding").main(corpus, tokenizer, tmp_path / "e.safetensors", widths=[8, 24])
-    shapes = {name: matrix.shape for name, matrix in load_file(tmp_path / "e.safetensors").items()}
-    assert shapes == {"E8": (1024, 8), "E24": (1024, 24)}
+    assert str(tmp_path) not in made["card"].read_text()
+
+    kinds = {"text_words": ("text", {"shuffle": "words", "units": "clauses"}), "digits": ("random_digits", {})}
+    specs = [
+        {"folder": name, "kind": kind, "options": options, "seeds": 1, **SIZES}
+        for name, (kind, options) in kinds.items()
+    ]
+    out = {kind: [tmp_path / name / kind for name in kinds] for kind in ("dataset", "card")}
+    for folder in kinds:
+        (tmp_path / folder).mkdir()
+    script("make_text_items").main(smk(input=made, output=out, params={"data": specs}))
+    for folder in kinds:
+        rows = store.load(tmp_path / folder / "dataset" / "0", "train")
+        assert rows["prompt_length"][:] == [16] * 12 and max(map(max, rows["input_ids"])) < 1024
+        assert json.loads((tmp_path / folder / "card").read_text())["seeds"]["0"]["items"]["train"] == 12
+
+    params = {"source": "docstrings", "widths": [8, 24], "norm": 3.0}
+    script("make_embedding").main(smk(input=made, output={"embedding": tmp_path / "e.safetensors"}, params=params))
+    matrices = load_file(tmp_path / "e.safetensors")
+    assert {name: matrix.shape for name, matrix in matrices.items()} == {"E8": (1024, 8), "E24": (1024, 24)}
+    assert (matrices["E8"] ** 2).sum(1) ** 0.5 == pytest.approx(3.0, rel=1e-4)

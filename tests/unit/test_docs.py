@@ -185,7 +185,7 @@ def test_table_of_scales_is_in_step():
 def test_rule_graph_of_the_readme_names_rules_that_exist():
     rules = "".join(path.read_text() for path in [ROOT / "Snakefile", *ROOT.glob("rules/*.smk")])
     known = set(re.findall(r"^\s*rule (\w+):", rules, re.M))
-    numbered = {f"{kind}_patterns" for kind in ("plot", "tabulate")} | set(re.findall(r'f"(make_\w+)_\{', rules))
+    numbered = {f"{kind}_patterns" for kind in ("plot", "make_tables")} | set(re.findall(r'f"(make_\w+)_\{', rules))
     graph = gallery.block(ROOT / "README.md", "rulegraph")
     assert set(re.findall(r"^    (\w+) --> ", graph, re.M)) <= known | numbered, AGAIN
     assert "train --> test_claims" in graph
@@ -239,7 +239,7 @@ def finished(tmp_path):
         )
     planned = gallery.plan(gallery.load_config(ROOT / "config", {"scale": "laptop"}), "patterns")
     jobs = [f"train/{group}" for group in planned.groups]
-    jobs += [f"{kind}/patterns_{i}" for kind in ("tabulate", "plot") for i in range(len(CATALOG))]
+    jobs += [f"{kind}/patterns_{i}" for kind in ("make_tables", "plot") for i in range(len(CATALOG))]
     for job in jobs:
         path = results / "benchmarks" / f"{job}.tsv"
         path.parent.mkdir(parents=True, exist_ok=True)

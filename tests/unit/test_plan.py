@@ -36,7 +36,16 @@ def test_data_jobs_are_as_large_as_their_largest_run(scale):
             if part.folder == folder
         ]
         assert job.train == max(items for items, _ in wanted)
-        assert job.seeds == 1 + max(seed for _, seed in wanted)
+        assert job.seeds > max(seed for _, seed in wanted)
+
+
+def test_more_seeds_change_no_job_that_was_there():
+    """Only new jobs train; data is made for seeds in steps of five."""
+    few, more = (plan(load_config(FOLDER, {"seeds": seeds}), "patterns") for seeds in (3, 5))
+    assert {
+        group: few.groups[group] for group in few.groups if group.split("-")[1] != "s3"
+    }.items() <= more.groups.items()
+    assert few.data == more.data
 
 
 def test_an_experiment_that_asks_for_less_shares_the_run():

@@ -290,13 +290,13 @@ def test_fig4_compares_only_sets_trained_at_two_sizes():
 
 def test_the_scripts_load_only_what_a_table_reads_and_list_shared_runs_twice(tmp_path):
     sys.path.insert(0, str(ROOT / "workflow" / "scripts"))
-    import tabulate
+    import make_tables
 
     metrics = pd.concat([rows([0.0, 1.0]), rows([9.0, 9.0], metric="loss"), rows([0.5], run="other")])
     metrics = metrics.drop(columns="experiment")
     write_table(metrics, tmp_path / "metrics.parquet")
     paths = [str(tmp_path / "metrics.parquet")]
-    found = tabulate.read_rows(paths, {"alone": ["r0"], "jumps": ["r0"]}, ["exact_match"])
+    found = make_tables.read_rows(paths, {"alone": ["r0"], "jumps": ["r0"]}, ["exact_match"])
     assert set(found["metric"]) == {"exact_match"} and set(found["run"]) == {"r0"}
     assert found.groupby("experiment").size().to_dict() == {"alone": 2, "jumps": 2}
 
@@ -311,7 +311,7 @@ def test_the_scripts_load_only_what_a_table_reads_and_list_shared_runs_twice(tmp
         output=SimpleNamespace(table=[str(tmp_path / "table.parquet")]),
         params=SimpleNamespace(tables=[spec], scale="smoke"),
     )
-    tabulate.main(smk)
+    make_tables.main(smk)
     table = read_table(tmp_path / "table.parquet")
     assert set(table["option"]) == {"jump"} and set(table["option_value"]) == {0.2}
     assert table.set_index("level")["value"].to_dict() == {0.5: 10.0, 0.95: 10.0}

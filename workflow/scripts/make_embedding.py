@@ -26,7 +26,8 @@ def main(smk: Any) -> None:
         streams = text.encode_texts(table["text"][table["split"] == "train"], tokenizer)
         # one decomposition serves all widths: a narrower one is its first columns
         wide = text.neighbor_vectors(streams, tokenizer.get_vocab_size(), max(widths), window=4)
-        matrices = {f"E{width}": text.rescale_rows(wide[:, :width], smk.params.stds[width]) for width in widths}
+        # rows of length n have a root mean square of n / sqrt(width)
+        matrices = {f"E{width}": text.rescale_rows(wide[:, :width], smk.params.norm / width**0.5) for width in widths}
     with replacing(smk.output.embedding) as unfinished:
         save_file(matrices, unfinished)
     print({name: matrix.shape for name, matrix in matrices.items()})

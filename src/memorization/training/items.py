@@ -76,8 +76,9 @@ def load_items(spec: RunSpec, root: Path) -> tuple[Items, Items]:
             folder = root / "data" / spec.paper / part.folder / "dataset" / str(spec.data.seed)
             rows = store.read_columns(folder, split, ["input_ids", "prompt_length"])
             if count > len(rows["input_ids"]):
+                held = len(rows["input_ids"])
                 raise UserError(
-                    f"{spec.name} wants {count} {split} items of {part.folder}, {folder} holds {len(rows['input_ids'])}: "
+                    f"{spec.name} wants {count} {split} items of {part.folder}, {folder} holds {held}: "
                     "delete that folder so that it is made again"
                 )
             sequences += rows["input_ids"][:count]
