@@ -66,11 +66,11 @@ rule train:
         **code_by(lambda group: training_roots(group_spec(CONFIG, GROUPS[group], group)), GROUPS),
         root=ROOT,
         # not an output: Snakemake deletes the outputs of a job that was killed, and this is what it goes on from
-        work=subpath(output.manifest, with_suffix=".work"),
+        folder=subpath(output.manifest, parent=True),
     message:
         "training {wildcards.group}"
     shell:
         # exec: signals reach Python, which saves its state and ends
-        "exec {PYTHON:q} -m memorization.training --spec {input.spec:q} --root {params.root:q} --work {params.work:q}"
+        "exec {PYTHON:q} -m memorization.training --spec {input.spec:q} --root {params.root:q} --work {params.folder:q}/work"
         " --metrics {output.metrics:q} --items {output.per_item:q} --manifest {output.manifest:q}"
         " --save-every-seconds {resources.save_every_seconds} > {log:q} 2>&1"

@@ -13,7 +13,7 @@ REPOSITORY = Path(__file__).parents[1]
 PARTS = ("Snakefile", "rules", "workflow", "config", "src", "profiles")
 
 # one run a job, one seed, tiny: what a test waits for is the start of processes
-MICRO = {"scale": "smoke", "compute": {"runs_per_job": 1, "pieces_per_job": 1, "save_every_seconds": 0.05}}
+MICRO = {"scale": "smoke", "compute": {"runs_per_job": 1, "pieces_per_job": 1, "save_every_seconds": 1}}
 
 
 @dataclass

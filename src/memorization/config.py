@@ -38,7 +38,7 @@ class Compute(Section):
     )
     runs_per_job: Positive = Field(description="runs one training process takes in turn: start-up is paid once")
     pieces_per_job: Positive = Field(description="data sets, tables or figures that one small job makes")
-    save_every_seconds: Annotated[float, Field(gt=0)] = Field(description="time a kill may cost")
+    save_every_seconds: Positive = Field(description="time a kill may cost")
 
 
 class Text(Section):

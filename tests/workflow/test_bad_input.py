@@ -51,7 +51,7 @@ def test_wrong_configuration_is_one_sentence(workspace, keys, message):
     [
         (
             "patterns_fig22",
-            "error: no paper, figure or other target named 'patterns_fig22': did you mean 'patterns_fig2",
+            "error: no paper, figure or other target named 'patterns_fig22': did you mean 'patterns_fig",
         ),
         ("paterns", "error: no paper, figure or other target named 'paterns': did you mean 'patterns'?"),
     ],
@@ -76,13 +76,16 @@ def test_a_failing_script_leaves_its_traceback_in_the_log_and_a_sentence_on_scre
     assert "Traceback" in logs and "jump_probability is 1.5" in logs
 
 
-LONG = {**MICRO, "patterns": {"experiments": {"mix4": {"steps": 3000, "stop": None, "evaluate_every": 500}}}}
+LONG = {**MICRO, "patterns": {"experiments": {"mix4": {"steps": 2500, "stop": None, "evaluate_every": 500}}}}
 RUN = "mix4-M-n12-s0"
 
 
 def wait_for_state(workspace, process) -> None:
-    """Wait until the training job has saved a state."""
-    while process.poll() is None and not list(workspace.path("train").glob(f"*{RUN}/manifest.work/*/state-*")):
+    """Wait until the training job of this process has saved a state."""
+    started = time.time()
+    while process.poll() is None:
+        if any(p.stat().st_mtime > started for p in workspace.path("train").glob(f"*{RUN}/work/*/state-*")):
+            break
         time.sleep(0.05)
     assert process.poll() is None, process.stdout.read()
 
@@ -107,7 +110,7 @@ def test_ctrl_c_and_kill_lose_nothing_and_end_in_the_same_bytes(workspace, tmp_p
     assert process.returncode != 0
     cards = list(workspace.path("data", "patterns").glob("*/card.json"))
     assert len(cards) == 4, "finished jobs are kept"
-    work = next(iter(workspace.path("train").glob(f"*{RUN}/manifest.work")))
+    work = next(iter(workspace.path("train").glob(f"*{RUN}/work")))
     assert list(work.glob("*/state-*")), "the training job saved its state"
 
     process = workspace.start("patterns_fig2b")

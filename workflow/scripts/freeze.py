@@ -25,7 +25,7 @@ def main(smk: Any) -> None:
     """Write the archive; times of files are kept, unfinished work is not."""
 
     def kept(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
-        return None if ".work" in entry.name or entry.name.endswith(".tmp") else entry
+        return None if "work" in Path(entry.name).parts or entry.name.endswith((".tmp", ".lease")) else entry
 
     with replacing(smk.output.archive) as unfinished, tarfile.open(unfinished, "w:gz", compresslevel=6) as archive:
         archive.add(smk.params.root, filter=kept)
