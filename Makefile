@@ -29,7 +29,7 @@ smoke: ## the whole DAG at its smallest size
 	@$(MAKE) --no-print-directory figures SCALE=smoke
 
 test: $(READY) ## unit and workflow tests (PYTEST="-k ..." to choose)
-	@$(BIN)/python -m pytest $(PYTEST)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST)
 
 lint: $(READY) ## ruff, mypy, snakefmt and snakemake --lint
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

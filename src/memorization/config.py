@@ -21,6 +21,9 @@ from memorization.specs import Fraction, OptimizerSpec, Positive
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 
 
+COUNTING = ("mi", "mij", "mijl")  # kinds made of the increment rule
+
+
 class Section(BaseModel):
     """Base of all sections: unknown keys are refused."""
 
@@ -171,6 +174,11 @@ class Patterns(Section):
                 known(data, {**self.sets, **self.mixtures}, where, "set or mixture")
             for model in [*experiment.models, *(pair[0] for pair in experiment.pairings)]:
                 known(model, self.models, where, "model")
+            counting = [data for data in experiment.data if data in self.sets and self.sets[data].kind in COUNTING]
+            if experiment.adherence and not counting:
+                raise ValueError(
+                    f"{where}: adherence needs a set of kind {', '.join(COUNTING)}: write `adherence: false`"
+                )
             for prompt, completion in experiment.lengths:
                 if prompt + completion > low:
                     raise ValueError(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from memorization.config import Config, Experiment
+from memorization.config import COUNTING, Config, Experiment
 from memorization.data.patterns import CHARACTERS
 from memorization.specs import (
     DataPart,
@@ -90,7 +90,7 @@ def probes(config: Config, experiment: Experiment, data: str) -> list[ProbeSpec]
 
 def is_counting(config: Config, data: str) -> bool:
     """Whether the increment rule is what a set is made of."""
-    return data in config.patterns.sets and config.patterns.sets[data].kind in ("mi", "mij", "mijl")
+    return data in config.patterns.sets and config.patterns.sets[data].kind in COUNTING
 
 
 def parts(config: Config, data: str, items: int) -> tuple[list[DataPart], str]:
