@@ -16,6 +16,7 @@ min_version("9.25")
 
 
 include: "rules/common.smk"
+include: "rules/inputs.smk"
 
 
 pathvars:

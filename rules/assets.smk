@@ -2,8 +2,6 @@
 
 from memorization.assets import load_assets
 
-ASSETS = f"{CONFIG.results}/assets"
-
 try:
     WANTED = load_assets(REPOSITORY / "config" / "assets.yaml")
 except UserError as error:

@@ -1,34 +1,5 @@
 # Claims, written in config/claims/<paper>.yaml before the run, joined with what the run measured.
 
-from memorization.claims.schema import read_claims
-
-try:
-    CLAIMS = {paper: read_claims(REPOSITORY / "config" / "claims" / f"{paper}.yaml").claims for paper in PAPERS}
-except UserError as error:
-    sys.exit(f"error: {error}")
-
-
-def claims_runs(kind):
-    """Input function: the tables of the jobs whose runs a paper's claims need."""
-
-    def tables(wildcards):
-        needed = list(dict.fromkeys(name for claim in CLAIMS[wildcards.paper] for name in claim.experiments))
-        return [f"{ROOT}/train/{group}/{kind}.parquet" for group in PLANS[wildcards.paper].groups_for(needed)]
-
-    return tables
-
-
-def claims_params(wildcards):
-    """Claims and the numbers their tests need."""
-    planned, claims = PLANS[wildcards.paper], CLAIMS[wildcards.paper]
-    needed = list(dict.fromkeys(name for claim in claims for name in claim.experiments))
-    return {
-        "claims": [claim.model_dump(mode="json") for claim in claims],
-        "runs": {name: planned.experiments[name] for name in needed},
-        "statistics": CONFIG.claims.model_dump(),
-        "scale": CONFIG.scale,
-    }
-
 
 rule test_claims:
     input:

@@ -7,20 +7,25 @@ from pathlib import Path
 REPOSITORY = Path(workflow.basedir)
 # jobs run the code whose digests are taken below, whichever copy of the package is installed
 sys.path.insert(0, str(REPOSITORY / "src"))
-os.environ["PYTHONPATH"] = os.pathsep.join([str(REPOSITORY / "src"), *filter(None, [os.environ.get("PYTHONPATH")])])
+os.environ.update(PYTHONPATH=os.pathsep.join(sys.path[:1]))
 
 from memorization import __version__
+from memorization.claims.schema import read_claims
 from memorization.config import check_writable, load_config
+from memorization.data.patterns import KINDS
 from memorization.errors import UserError
 from memorization.figures.catalog import load_catalog
-from memorization.plan import group_spec, plan
+from memorization.plan import group_spec, plan, training_roots
 from memorization.provenance.source import code_params, definitions
 from memorization.provenance.record import digest_of, git_state
+
+PAPERS = ["patterns"]
 
 try:
     CONFIG = load_config(REPOSITORY / "config", config)
     check_writable(Path(CONFIG.results))
     CATALOG = load_catalog(REPOSITORY / "config" / "figures.yaml", CONFIG)
+    CLAIMS = {paper: read_claims(REPOSITORY / "config" / "claims" / f"{paper}.yaml").claims for paper in PAPERS}
 except UserError as error:
     sys.exit(f"error: {error}")
 
@@ -28,8 +33,14 @@ except UserError as error:
 config.update(CONFIG.model_dump(mode="json"))
 config["about"] = {"version": __version__, "config": digest_of(config), **git_state()}
 
-PAPERS = ["patterns"]
 ROOT = f"{CONFIG.results}/{CONFIG.scale}"
+ASSETS = f"{CONFIG.results}/assets"
+
+PLANS = {paper: plan(CONFIG, paper) for paper in PAPERS}
+GROUPS = {group: paper for paper in PAPERS for group in PLANS[paper].groups}
+DATA = {job.folder: job for job in PLANS["patterns"].data.values()}
+SYNTHETIC = [name for name, job in DATA.items() if job.vocabulary == "characters"]
+TEXTUAL = [name for name, job in DATA.items() if job.vocabulary == "text"]
 
 
 def code(*roots):
@@ -53,7 +64,7 @@ def targets_of(paper):
 
 
 def code_by(roots_of, cells):
-    """`code` for a rule whose jobs use different code: `roots_of(cell)` are the roots of the job of one cell.
+    """Like `code`, for jobs with different code under one name; `roots_of(cell)` are the roots of the job of one cell.
 
     Every definition that any job uses becomes a param that is empty in the jobs that do not use it.
     """

@@ -1,32 +1,5 @@
 # Data sets, made by rule from a seed, and real text. Stored as Hugging Face `datasets` folders beside a data card.
 
-from memorization.data.patterns import KINDS
-
-DATA = {job.folder: job for job in plan(CONFIG, "patterns").data.values()}
-SYNTHETIC = [name for name, job in DATA.items() if job.vocabulary == "characters"]
-TEXTUAL = [name for name, job in DATA.items() if job.vocabulary == "text"]
-
-
-def generators(folders):
-    """Code roots of the generators behind some sets."""
-    return dict.fromkeys(KINDS[DATA[folder].kind] for folder in folders if DATA[folder].kind in KINDS)
-
-
-def data_params(folder):
-    """What a data set is made of."""
-    job, patterns = DATA[folder], CONFIG.patterns
-    return {
-        "folder": folder,
-        "kind": job.kind,
-        "options": job.options,
-        "seeds": job.seeds,
-        "train": job.train,
-        "validation": patterns.validation,
-        "lengths": list(patterns.lengths),
-        "prompt": patterns.prompt,
-        "completion": patterns.completion,
-    }
-
 
 for _number, _folders in jobs_of(SYNTHETIC):
 
@@ -50,11 +23,6 @@ for _number, _folders in jobs_of(SYNTHETIC):
             f"data: {', '.join(_folders)}"
         script:
             "../workflow/scripts/make_pattern_data.py"
-
-
-def text_assets(*names):
-    """Downloaded assets that text is made from, by name; none where it comes from docstrings."""
-    return {name: f"{ASSETS}/{name}" for name in names} if CONFIG.text.source == "wikitext" else {}
 
 
 rule make_text:

@@ -1,48 +1,6 @@
 # Tables: the numbers behind each figure. Figures: drawn from one table each. One target a figure, by its name.
 
 
-def table_function(figure):
-    """Dotted name of the function behind a figure's table, such as memorization.tables.patterns:fig2a."""
-    paper = CATALOG[figure].paper
-    return f"memorization.tables.{paper}:{figure.removeprefix(paper + '_')}"
-
-
-def plot_function(figure):
-    """Dotted name of the function that draws a figure."""
-    paper = CATALOG[figure].paper
-    return f"memorization.figures.{paper}:{figure.removeprefix(paper + '_')}"
-
-
-def plot_params(figure):
-    """How a figure is drawn."""
-    entry = CATALOG[figure]
-    return {"figure": figure, "title": entry.title, "params": {**entry.params, "width": entry.width}}
-
-
-def run_tables(kind, figures):
-    """Tables of the jobs whose runs some figures need."""
-    needed = [CATALOG[figure] for figure in figures if kind in CATALOG[figure].needs]
-    groups = [group for entry in needed for group in PLANS[entry.paper].groups_for(entry.experiments)]
-    return [f"<results>/train/{group}/{kind}.parquet" for group in dict.fromkeys(groups)]
-
-
-def table_params(figure):
-    """What a table is made of: its runs by experiment, and numbers from the configuration."""
-    entry = CATALOG[figure]
-    planned = PLANS[entry.paper]
-    runs = {name: planned.experiments[name] for name in entry.experiments}
-    data = {planned.runs[run].data_name for names in runs.values() for run in names}
-    options = {name: list(planned.options[name]) for name in sorted(data) if name in planned.options}
-    sizes = {name: size.model_dump() for name, size in getattr(CONFIG, entry.paper).models.items()}
-    params = {
-        "confidence": CONFIG.claims.confidence,
-        "bootstrap": CONFIG.claims.bootstrap,
-        **({} if entry.needs else {"models": sizes}),
-        **entry.params,
-    }
-    return {"figure": figure, "runs": runs, "options": options, "params": params}
-
-
 for _paper in PAPERS:
     for _number, _figures in jobs_of(figures_of(_paper)):
 

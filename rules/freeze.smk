@@ -16,7 +16,7 @@ rule freeze:
         runtime=60,
     params:
         **code(script_root("freeze")),
-        root=ROOT,
+        root=lambda wildcards: ROOT,
         config=digest_of(CONFIG.model_dump(mode="json")),
     message:
         "archive of results, to be unpacked in a clone of the repository"

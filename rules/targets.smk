@@ -12,7 +12,9 @@ KNOWN = {rule.name for rule in workflow.rules} | {CONFIG.scale}
 def looks_like_a_target(word):
     """Whether a word of the command line is a misspelled target rather than a file, option or value."""
     named = word.isidentifier() and word not in KNOWN
-    return named and (word.startswith(tuple(f"{paper}_" for paper in PAPERS)) or difflib.get_close_matches(word, TARGETS))
+    return named and (
+        word.startswith(tuple(f"{paper}_" for paper in PAPERS)) or difflib.get_close_matches(word, TARGETS)
+    )
 
 
 if Path(sys.argv[0]).stem in ("snakemake", "__main__"):

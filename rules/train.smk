@@ -1,27 +1,5 @@
 # One rule trains every run of every paper. A job takes the runs of one group in turn.
 
-from memorization.plan import training_roots
-
-PLANS = {paper: plan(CONFIG, paper) for paper in PAPERS}
-GROUPS = {group: paper for paper in PAPERS for group in PLANS[paper].groups}
-PYTHON = sys.executable
-
-
-def training_data(wildcards):
-    """Data cards of the sets a group trains on: a card holds the digest of its set."""
-    planned = PLANS[GROUPS[wildcards.group]]
-    runs = [planned.runs[name] for name in planned.groups[wildcards.group]]
-    folders = dict.fromkeys(part.folder for run in runs for part in run.data.parts)
-    return [f"{ROOT}/data/{planned.paper}/{folder}/card.json" for folder in folders]
-
-
-def training_embedding(wildcards):
-    """The frozen embedding, where a run has one."""
-    planned = PLANS[GROUPS[wildcards.group]]
-    runs = [planned.runs[name] for name in planned.groups[wildcards.group]]
-    frozen = any(run.model.embedding == "frozen" for run in runs)
-    return [f"{ROOT}/data/{planned.paper}/embedding.safetensors"] if frozen else []
-
 
 rule write_run_specs:
     output:
@@ -61,16 +39,17 @@ rule train:
         mem_mb=2000,
         runtime=lambda wildcards, attempt: 240 * attempt,
         gpu=CONFIG.compute.gpus,
+        python=sys.executable,  # of this environment; a resource, since another path is no reason to train again
         save_every_seconds=CONFIG.compute.save_every_seconds,
     params:
         **code_by(lambda group: training_roots(group_spec(CONFIG, GROUPS[group], group)), GROUPS),
-        root=ROOT,
+        root=lambda wildcards: ROOT,
         # not an output: Snakemake deletes the outputs of a job that was killed, and this is what it goes on from
         folder=subpath(output.manifest, parent=True),
     message:
         "training {wildcards.group}"
     shell:
         # exec: signals reach Python, which saves its state and ends
-        "exec {PYTHON:q} -m memorization.training --spec {input.spec:q} --root {params.root:q} --work {params.folder:q}/work"
+        "exec {resources.python:q} -m memorization.training --spec {input.spec:q} --root {params.root:q} --work {params.folder:q}/work"
         " --metrics {output.metrics:q} --items {output.per_item:q} --manifest {output.manifest:q}"
         " --save-every-seconds {resources.save_every_seconds} > {log:q} 2>&1"

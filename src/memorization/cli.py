@@ -12,10 +12,7 @@ from memorization.config import check_writable, load_config
 from memorization.errors import UserError
 
 # lints that do not apply here, with the reason
-IGNORED_LINTS = {
-    "Specify a conda environment or container for each rule.": "one pinned environment serves all rules (envs/)",
-    "Migrate long run directives into scripts or notebooks": "there are no run directives; the lint misreads functions",
-}
+IGNORED_LINTS = {"Specify a conda environment or container for each rule.": "one pinned environment serves all rules (envs/)"}
 
 
 def snakemake(*arguments: str, scale: str | None = None, **options: object) -> subprocess.CompletedProcess:
@@ -124,18 +121,17 @@ def summary(scale: str, seconds: float | None = None) -> str:
 
 def lint() -> int:
     """snakemake --lint without the lints of IGNORED_LINTS."""
-    ran = snakemake("--lint", "json", capture_output=True, text=True)
-    try:
-        found = json.loads(ran.stdout)
-    except ValueError:
-        print(ran.stdout + ran.stderr, file=sys.stderr)
-        return 1
-    problems = [
-        f"{rule.get('for', {}).get('rule') or 'Snakefile'}: {lint['title']}"
-        for rule in found.get("rules", []) + found.get("global", [])
-        for lint in rule["lints"]
-        if lint["title"] not in IGNORED_LINTS
-    ]
+    ran = snakemake("--lint", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    problems, where = [], ""
+    for line in ran.stdout.splitlines():
+        if line.startswith("Lints for "):
+            where = line.removeprefix("Lints for ").rstrip(":")
+        elif line.startswith("    * "):
+            title = line.removeprefix("    * ")
+            if title.rstrip(":") not in IGNORED_LINTS:
+                problems.append(f"{where}: {title}")
+    if "rror" in ran.stdout.splitlines()[-1]:
+        problems.append(ran.stdout[-2000:])
     print("\n".join(problems) or "snakemake --lint: clean")
     return int(bool(problems))
 

@@ -4,6 +4,7 @@ Every cell of every experiment is known before anything runs, so `snakemake -n` 
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -53,7 +54,7 @@ class Plan:
         """Job of every run."""
         return {run: group for group, runs in self.groups.items() for run in runs}
 
-    def groups_for(self, experiments: list[str]) -> list[str]:
+    def groups_for(self, experiments: Sequence[str]) -> list[str]:
         """Jobs that hold the runs of these experiments."""
         group = self.group_of()
         return list(dict.fromkeys(group[run] for name in experiments for run in self.experiments[name]))

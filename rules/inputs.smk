@@ -1,0 +1,107 @@
+# Input functions and params of the rules, by subject: data, training, figures, claims.
+
+
+def generators(folders):
+    """Code roots of the generators behind some sets."""
+    return dict.fromkeys(KINDS[DATA[folder].kind] for folder in folders if DATA[folder].kind in KINDS)
+
+
+def data_params(folder):
+    """What a data set is made of."""
+    job, patterns = DATA[folder], CONFIG.patterns
+    return {
+        "folder": folder,
+        "kind": job.kind,
+        "options": job.options,
+        "seeds": job.seeds,
+        "train": job.train,
+        "validation": patterns.validation,
+        "lengths": list(patterns.lengths),
+        "prompt": patterns.prompt,
+        "completion": patterns.completion,
+    }
+
+
+def text_assets(*names):
+    """Downloaded assets that text is made from, by name; none where it comes from docstrings."""
+    return {name: f"{ASSETS}/{name}" for name in names} if CONFIG.text.source == "wikitext" else {}
+
+
+def training_data(wildcards):
+    """Data cards of the sets a group trains on: a card holds the digest of its set."""
+    planned = PLANS[GROUPS[wildcards.group]]
+    runs = [planned.runs[name] for name in planned.groups[wildcards.group]]
+    folders = dict.fromkeys(part.folder for run in runs for part in run.data.parts)
+    return [f"{ROOT}/data/{planned.paper}/{folder}/card.json" for folder in folders]
+
+
+def training_embedding(wildcards):
+    """The frozen embedding, where a run has one."""
+    planned = PLANS[GROUPS[wildcards.group]]
+    runs = [planned.runs[name] for name in planned.groups[wildcards.group]]
+    frozen = any(run.model.embedding == "frozen" for run in runs)
+    return [f"{ROOT}/data/{planned.paper}/embedding.safetensors"] if frozen else []
+
+
+def table_function(figure):
+    """Dotted name of the function behind a figure's table, such as memorization.tables.patterns:fig2a."""
+    paper = CATALOG[figure].paper
+    return f"memorization.tables.{paper}:{figure.removeprefix(f'{paper}_')}"
+
+
+def plot_function(figure):
+    """Dotted name of the function that draws a figure."""
+    paper = CATALOG[figure].paper
+    return f"memorization.figures.{paper}:{figure.removeprefix(f'{paper}_')}"
+
+
+def plot_params(figure):
+    """How a figure is drawn."""
+    entry = CATALOG[figure]
+    return {"figure": figure, "title": entry.title, "params": {**entry.params, "width": entry.width}}
+
+
+def run_tables(kind, figures):
+    """Tables of the jobs whose runs some figures need."""
+    needed = [CATALOG[figure] for figure in figures if kind in CATALOG[figure].needs]
+    groups = [group for entry in needed for group in PLANS[entry.paper].groups_for(entry.experiments)]
+    return [f"<results>/train/{group}/{kind}.parquet" for group in dict.fromkeys(groups)]
+
+
+def table_params(figure):
+    """What a table is made of: its runs by experiment, and numbers from the configuration."""
+    entry = CATALOG[figure]
+    planned = PLANS[entry.paper]
+    runs = {name: planned.experiments[name] for name in entry.experiments}
+    data = {planned.runs[run].data_name for names in runs.values() for run in names}
+    options = {name: list(planned.options[name]) for name in sorted(data) if name in planned.options}
+    sizes = {name: size.model_dump() for name, size in getattr(CONFIG, entry.paper).models.items()}
+    params = {
+        "confidence": CONFIG.claims.confidence,
+        "bootstrap": CONFIG.claims.bootstrap,
+        **({} if entry.needs else {"models": sizes}),
+        **entry.params,
+    }
+    return {"figure": figure, "runs": runs, "options": options, "params": params}
+
+
+def claims_runs(kind):
+    """Input function: the tables of the jobs whose runs a paper's claims need."""
+
+    def tables(wildcards):
+        needed = list(dict.fromkeys(name for claim in CLAIMS[wildcards.paper] for name in claim.experiments))
+        return [f"{ROOT}/train/{group}/{kind}.parquet" for group in PLANS[wildcards.paper].groups_for(needed)]
+
+    return tables
+
+
+def claims_params(wildcards):
+    """Claims and the numbers their tests need."""
+    planned, claims = PLANS[wildcards.paper], CLAIMS[wildcards.paper]
+    needed = list(dict.fromkeys(name for claim in claims for name in claim.experiments))
+    return {
+        "claims": [claim.model_dump(mode="json") for claim in claims],
+        "runs": {name: planned.experiments[name] for name in needed},
+        "statistics": CONFIG.claims.model_dump(),
+        "scale": CONFIG.scale,
+    }
