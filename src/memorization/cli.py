@@ -12,13 +12,17 @@ from memorization.config import check_writable, load_config
 from memorization.errors import UserError
 
 # lints that do not apply here, with the reason
-IGNORED_LINTS = {"Specify a conda environment or container for each rule.": "one pinned environment serves all rules (envs/)"}
+IGNORED_LINTS = {
+    "Specify a conda environment or container for each rule.": "one pinned environment serves all rules (envs/)"
+}
 
 
 def snakemake(*arguments: str, scale: str | None = None, **options: object) -> subprocess.CompletedProcess:
     """Run the snakemake of this environment in the repository."""
     command = [sys.executable, "-m", "snakemake", *arguments]
-    if scale:
+    if scale and "--config" in command:  # a second --config would replace the user's
+        command.insert(command.index("--config") + 1, f"scale={scale}")
+    elif scale:
         command += ["--config", f"scale={scale}"]
     return subprocess.run(command, cwd=repository(), **options)  # type: ignore[call-overload]
 
