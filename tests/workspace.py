@@ -35,21 +35,6 @@ class Workspace:
         """A snakemake command line."""
         return [sys.executable, "-m", "snakemake", *arguments, "--configfile", "user.yaml"]
 
-    def snakemake(self, *arguments: str, check: bool = True) -> str:
-        """Run snakemake; returns everything it printed."""
-        done = subprocess.run(
-            self.command(*arguments),
-            cwd=self.folder,
-            env=self.environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=600,
-        )
-        if check and done.returncode:
-            raise AssertionError(f"snakemake {' '.join(arguments)} failed:\n{done.stdout[-4000:]}")
-        return done.stdout + (f"\nexit code {done.returncode}" if not check else "")
-
     def start(self, *arguments: str) -> subprocess.Popen:
         """Start snakemake in a process group of its own."""
         return subprocess.Popen(
@@ -61,6 +46,14 @@ class Workspace:
             text=True,
             start_new_session=True,
         )
+
+    def snakemake(self, *arguments: str, check: bool = True) -> str:
+        """Run snakemake to its end; returns everything it printed."""
+        process = self.start(*arguments)
+        printed, _ = process.communicate(timeout=600)
+        if check and process.returncode:
+            raise AssertionError(f"snakemake {' '.join(arguments)} failed:\n{printed[-4000:]}")
+        return printed + ("" if check else f"\nexit code {process.returncode}")
 
     def path(self, *parts: str) -> Path:
         """A path below results/smoke."""
