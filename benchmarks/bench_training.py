@@ -17,6 +17,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from transformers import Trainer, TrainingArguments
 
 from memorization.models.build import build
@@ -49,6 +50,7 @@ def make_spec(width: int, steps: int) -> RunSpec:
 
 def ours(spec: RunSpec, items: Items, precision: str = "no") -> tuple[float, float]:
     """Seconds and last loss of the loop body of `memorization.training.loop.train`."""
+    AcceleratorState._reset_state()  # one process, two precisions
     accelerator = Accelerator(cpu=True, mixed_precision=precision)
     model = build(spec.model, seed=0)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
@@ -76,7 +78,7 @@ def bare(spec: RunSpec, items: Items) -> tuple[float, float]:
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-    return time.perf_counter() - began, float(loss)
+    return time.perf_counter() - began, float(loss.detach())
 
 
 class Rows(torch.utils.data.Dataset):

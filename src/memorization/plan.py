@@ -198,10 +198,9 @@ def plan_patterns(config: Config) -> Plan:
     size = config.compute.runs_per_job
     for seed in sorted({run.seed for run in plan.runs.values()}):
         names = [name for name, run in plan.runs.items() if run.seed == seed]
-        jobs = proportional(len(names), [1.0] * math.ceil(len(names) / size))  # jobs of nearly equal length
-        for number, count in enumerate(jobs):
-            chunk, names = names[:count], names[count:]
-            plan.groups[f"patterns-s{seed}-{number}" if size > 1 else f"patterns-{chunk[0]}"] = chunk
+        for start in range(0, len(names), size):
+            chunk = names[start : start + size]
+            plan.groups[f"patterns-s{seed}-{start // size}" if size > 1 else f"patterns-{chunk[0]}"] = chunk
     plan.owner = owner
     plan_data(config, plan)
     return plan

@@ -62,7 +62,9 @@ def make_accelerator(spec: RunSpec) -> Any:
     """An `Accelerator` for the spec's device and precision. bfloat16 is mixed precision: weights stay float32."""
     import torch
     from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
 
+    AcceleratorState._reset_state()  # a run of another precision may have come before in this process
     torch.set_num_threads(spec.threads)
     if spec.device == "cuda" and not torch.cuda.is_available():
         raise UserError(
