@@ -1,5 +1,6 @@
 """Bad input: one clear sentence, a non-zero exit, nothing finished lost."""
 
+import contextlib
 import os
 import signal
 import time
@@ -83,9 +84,13 @@ RUN = "mix4-M-n12-s0"
 def wait_for_state(workspace, process) -> None:
     """Wait until the training job of this process has saved a state."""
     started = time.time()
-    while process.poll() is None:
-        if any(p.stat().st_mtime > started for p in workspace.path("train").glob(f"*{RUN}/work/*/state-*")):
-            break
+
+    def new(state) -> bool:
+        with contextlib.suppress(FileNotFoundError):  # training deletes all but the newest two
+            return state.stat().st_mtime > started
+        return False
+
+    while process.poll() is None and not any(map(new, workspace.path("train").glob("*/*/*/state-*"))):
         time.sleep(0.05)
     assert process.poll() is None, process.stdout.read()
 
