@@ -1,63 +1,15 @@
-"""From the configuration to everything the DAG is made of: data sets, runs, jobs. No file is read or written here.
+"""From the configuration of `patterns` to its data sets, runs and jobs."""
 
-Every cell of every experiment is known before anything runs, so `snakemake -n` tells the truth.
-"""
-
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
-from memorization.config import COUNTING, Config, Experiment
+from memorization.config import Config
+from memorization.config.patterns import COUNTING, Experiment
 from memorization.data.patterns import CHARACTERS
-from memorization.specs import (
-    DataPart,
-    DataSpec,
-    GroupSpec,
-    ModelSpec,
-    ProbeSpec,
-    RunSpec,
-    StopSpec,
-    objective_function,
-)
+from memorization.plan.common import DataJob, Plan, place
+from memorization.specs import DataPart, DataSpec, ModelSpec, ProbeSpec, RunSpec, StopSpec
 from memorization.training.shares import proportional
 
 PROBES = "memorization.probes.scheduled"
-
-
-@dataclass(frozen=True)
-class DataJob:
-    """One data folder to be made: items of one set under one vocabulary, for every seed."""
-
-    folder: str
-    kind: str
-    options: dict[str, Any]
-    vocabulary: str  # "characters" or "text"
-    seeds: int
-    train: int
-
-
-@dataclass
-class Plan:
-    """What one paper needs."""
-
-    paper: str
-    data: dict[str, DataJob] = field(default_factory=dict)
-    runs: dict[str, RunSpec] = field(default_factory=dict)
-    experiments: dict[str, list[str]] = field(default_factory=dict)  # experiment -> its runs
-    groups: dict[str, list[str]] = field(default_factory=dict)  # job -> the runs it trains
-    owner: dict[str, str] = field(default_factory=dict)  # run -> the experiment that asked for it first
-    options: dict[str, tuple[str, float]] = field(default_factory=dict)  # set -> (varied option, value)
-
-    def group_of(self) -> dict[str, str]:
-        """Job of every run."""
-        return {run: group for group, runs in self.groups.items() for run in runs}
-
-    def groups_for(self, experiments: Sequence[str]) -> list[str]:
-        """Jobs that hold the runs of these experiments."""
-        group = self.group_of()
-        return list(dict.fromkeys(group[run] for name in experiments for run in self.experiments[name]))
 
 
 def probes(config: Config, experiment: Experiment, data: str) -> list[ProbeSpec]:
@@ -150,34 +102,6 @@ def cells(config: Config, experiment: Experiment) -> list[tuple[str, str, int, i
     return [(data, model, items, seed) for data in experiment.data for model, items in sizes for seed in seeds]
 
 
-def share(one: RunSpec, other: RunSpec) -> RunSpec | None:
-    """One run that serves both, when they differ at most in what is measured; None when they differ in more."""
-    if one.model_copy(update={"probes": []}) != other.model_copy(update={"probes": []}):
-        return None
-    merged = {probe.function: probe for probe in one.probes}
-    for probe in other.probes:
-        if probe.function not in merged:
-            merged[probe.function] = probe
-            continue
-        mine = merged[probe.function]
-        if mine.options and probe.options and mine.options != probe.options:
-            return None
-        every = math.gcd(mine.every, probe.every)
-        options = mine.options or probe.options
-        merged[probe.function] = mine.model_copy(update={"every": every, "options": options})
-    return one.model_copy(update={"probes": list(merged.values())})
-
-
-def place(runs: dict[str, RunSpec], run: RunSpec, experiment: str) -> RunSpec:
-    """Return the run to use for a cell: a planned one that can serve it too, or a new one with a name of its own."""
-    variants = [other for name, other in runs.items() if name == run.name or name.startswith(f"{run.name}-")]
-    for other in variants:
-        merged = share(other, run.model_copy(update={"name": other.name}))
-        if merged is not None:
-            return merged
-    return run.model_copy(update={"name": f"{run.name}-{experiment}"}) if variants else run
-
-
 def plan_patterns(config: Config) -> Plan:
     """Everything `patterns` needs."""
     patterns, plan = config.patterns, Plan("patterns")
@@ -222,37 +146,3 @@ def plan_data(config: Config, plan: Plan) -> None:
                 seeds=max(5 * (run.data.seed // 5 + 1), before.seeds if before else 0),
                 train=max(part.items, before.train if before else 0),
             )
-
-
-PLANS = {"patterns": plan_patterns}
-
-
-@cache
-def plan_cached(paper: str, config_json: str) -> Plan:
-    """`plan` behind a cache: a DAG asks many times."""
-    return PLANS[paper](Config.model_validate_json(config_json))
-
-
-def plan(config: Config, paper: str) -> Plan:
-    """Plan of one paper."""
-    return plan_cached(paper, config.model_dump_json())
-
-
-def group_spec(config: Config, paper: str, group: str) -> GroupSpec:
-    """Spec of one training job."""
-    planned = plan(config, paper)
-    names = planned.groups[group]
-    return GroupSpec(
-        group=group,
-        paper=paper,
-        scale=config.scale,
-        runs=[planned.runs[name] for name in names],
-        experiments=[planned.owner[name] for name in names],
-    )
-
-
-def training_roots(group: GroupSpec) -> list[str]:
-    """Code that the runs of a group use, as roots for `provenance.source`: the loop, and what their specs name."""
-    named = [name for run in group.runs for probe in run.probes for name in (probe.function, probe.before) if name]
-    objectives = [objective_function(run.objective) for run in group.runs]
-    return ["memorization.training.__main__:main", *dict.fromkeys(named + objectives)]

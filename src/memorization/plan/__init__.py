@@ -1,0 +1,46 @@
+"""From the configuration to everything the DAG is made of: data sets, runs, jobs. No file is read or written here.
+
+Every cell of every experiment is known before anything runs, so `snakemake -n` tells the truth.
+"""
+
+from functools import cache
+
+from memorization.config import Config
+from memorization.plan.common import DataJob, Plan, share
+from memorization.plan.patterns import plan_patterns
+from memorization.specs import GroupSpec, objective_function
+
+__all__ = ["PLANS", "DataJob", "Plan", "group_spec", "plan", "share", "training_roots"]
+
+PLANS = {"patterns": plan_patterns}
+
+
+@cache
+def plan_cached(paper: str, config_json: str) -> Plan:
+    """`plan` behind a cache: a DAG asks many times."""
+    return PLANS[paper](Config.model_validate_json(config_json))
+
+
+def plan(config: Config, paper: str) -> Plan:
+    """Plan of one paper."""
+    return plan_cached(paper, config.model_dump_json())
+
+
+def group_spec(config: Config, paper: str, group: str) -> GroupSpec:
+    """Spec of one training job."""
+    planned = plan(config, paper)
+    names = planned.groups[group]
+    return GroupSpec(
+        group=group,
+        paper=paper,
+        scale=config.scale,
+        runs=[planned.runs[name] for name in names],
+        experiments=[planned.owner[name] for name in names],
+    )
+
+
+def training_roots(group: GroupSpec) -> list[str]:
+    """Code that the runs of a group use, as roots for `provenance.source`: the loop, and what their specs name."""
+    named = [name for run in group.runs for probe in run.probes for name in (probe.function, probe.before) if name]
+    objectives = [objective_function(run.objective) for run in group.runs]
+    return ["memorization.training.__main__:main", *dict.fromkeys(named + objectives)]

@@ -1,0 +1,70 @@
+"""What a plan is made of, for any paper."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from memorization.specs import RunSpec
+
+
+@dataclass(frozen=True)
+class DataJob:
+    """One data folder to be made: items of one set under one vocabulary, for every seed."""
+
+    folder: str
+    kind: str
+    options: dict[str, Any]
+    vocabulary: str  # "characters" or "text"
+    seeds: int
+    train: int
+
+
+@dataclass
+class Plan:
+    """What one paper needs."""
+
+    paper: str
+    data: dict[str, DataJob] = field(default_factory=dict)
+    runs: dict[str, RunSpec] = field(default_factory=dict)
+    experiments: dict[str, list[str]] = field(default_factory=dict)  # experiment -> its runs
+    groups: dict[str, list[str]] = field(default_factory=dict)  # job -> the runs it trains
+    owner: dict[str, str] = field(default_factory=dict)  # run -> the experiment that asked for it first
+    options: dict[str, tuple[str, float]] = field(default_factory=dict)  # set -> (varied option, value)
+
+    def group_of(self) -> dict[str, str]:
+        """Job of every run."""
+        return {run: group for group, runs in self.groups.items() for run in runs}
+
+    def groups_for(self, experiments: Sequence[str]) -> list[str]:
+        """Jobs that hold the runs of these experiments."""
+        group = self.group_of()
+        return list(dict.fromkeys(group[run] for name in experiments for run in self.experiments[name]))
+
+
+def share(one: RunSpec, other: RunSpec) -> RunSpec | None:
+    """One run that serves both, when they differ at most in what is measured; None when they differ in more."""
+    if one.model_copy(update={"probes": []}) != other.model_copy(update={"probes": []}):
+        return None
+    merged = {probe.function: probe for probe in one.probes}
+    for probe in other.probes:
+        if probe.function not in merged:
+            merged[probe.function] = probe
+            continue
+        mine = merged[probe.function]
+        if mine.options and probe.options and mine.options != probe.options:
+            return None
+        every = math.gcd(mine.every, probe.every)
+        options = mine.options or probe.options
+        merged[probe.function] = mine.model_copy(update={"every": every, "options": options})
+    return one.model_copy(update={"probes": list(merged.values())})
+
+
+def place(runs: dict[str, RunSpec], run: RunSpec, experiment: str) -> RunSpec:
+    """Return the run to use for a cell: a planned one that can serve it too, or a new one with a name of its own."""
+    variants = [other for name, other in runs.items() if name == run.name or name.startswith(f"{run.name}-")]
+    for other in variants:
+        merged = share(other, run.model_copy(update={"name": other.name}))
+        if merged is not None:
+            return merged
+    return run.model_copy(update={"name": f"{run.name}-{experiment}"}) if variants else run
