@@ -26,7 +26,7 @@ class ModelSpec(Spec):
     0.02 leaves narrow models on a plateau for hundreds of steps before they learn anything.
     """
 
-    architecture: Literal["gpt2"] = "gpt2"
+    architecture: Literal["gpt2", "gpt_neox"] = "gpt2"
     layers: Positive
     width: Positive
     heads: Positive = 1
@@ -47,16 +47,40 @@ class ModelSpec(Spec):
         return 12 * self.layers * self.width**2
 
 
+class PretrainedSpec(Spec):
+    """A public checkpoint as it is: a folder `results/assets/<asset>` that `snakemake assets` fetched."""
+
+    asset: str
+    parameters: Positive
+
+
+class Initial(Spec):
+    """Where a run's first weights come from when not from its seed: another run, which is trained before."""
+
+    run: str
+
+
 class DataPart(Spec):
     """`items` training items of one set, stored under `results/<scale>/data/<paper>/<folder>/`.
 
     The rows about this part carry `set` as their subset; `folder` differs from it where the same set is stored under
-    another vocabulary.
+    another vocabulary. Items are those from number `first` on. An epoch holds item i `copies[i % len(copies)]` times,
+    which is how duplicates get into a corpus; an item is measured once whatever its copies. `held_out`: validation
+    items are taken from this part.
     """
 
     set: str
     folder: str
     items: Positive
+    first: Annotated[int, Field(ge=0)] = 0
+    copies: Annotated[list[Positive], Field(min_length=1)] = [1]
+    held_out: bool = True
+
+    @property
+    def exposures(self) -> int:
+        """Training examples of one epoch: items times their copies."""
+        rounds, rest = divmod(self.items, len(self.copies))
+        return rounds * sum(self.copies) + sum(self.copies[:rest])
 
 
 class DataSpec(Spec):
@@ -70,6 +94,11 @@ class DataSpec(Spec):
     def items(self) -> int:
         """Training items over all parts."""
         return sum(part.items for part in self.parts)
+
+    @property
+    def exposures(self) -> int:
+        """Training examples of one epoch."""
+        return sum(part.exposures for part in self.parts)
 
 
 class OptimizerSpec(Spec):
@@ -93,7 +122,7 @@ class ProbeSpec(Spec):
     function: str
     before: str | None = None
     every: Positive
-    options: dict[str, int | float | str | list[list[int]]] = {}
+    options: dict[str, int | float | str | list[str] | list[list[int]]] = {}
 
 
 class StopSpec(Spec):
@@ -109,10 +138,12 @@ class RunSpec(Spec):
     name: str
     paper: str
     model_name: str
-    model: ModelSpec
+    model: ModelSpec | PretrainedSpec
+    initial: Initial | None = None
     data_name: str
     data: DataSpec
-    objective: Literal["causal_lm"] = "causal_lm"
+    objective: Literal["causal_lm", "goldfish"] = "causal_lm"
+    objective_options: dict[str, int | float | str] = {}
     optimizer: OptimizerSpec = OptimizerSpec()
     steps: Positive
     batch_size: Positive

@@ -133,8 +133,8 @@ def plan_patterns(config: Config) -> Plan:
 def plan_data(config: Config, plan: Plan) -> None:
     """Add the data jobs that the plan's runs need: every set as large as its largest run wants."""
     for run in plan.runs.values():
-        vocabulary = "text" if run.model.vocabulary == config.text.vocabulary else "characters"
         for part in run.data.parts:
+            vocabulary = parts(config, run.data_name, run.data.items)[1]
             chosen = config.patterns.sets[part.set]
             before = plan.data.get(part.folder)
             plan.data[part.folder] = DataJob(

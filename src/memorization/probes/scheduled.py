@@ -77,11 +77,13 @@ def per_item(items: Items, metric: str, values: np.ndarray) -> pd.DataFrame:
 def completion(context: Context, options: dict[str, Any]) -> Rows:
     """Exact match and completion loss of train and validation items, at the run's lengths and at `lengths` variants.
 
-    options: lengths = [[prompt, completion], ...], further pairs in tokens (patterns, figure 8).
+    options: lengths = [[prompt, completion], ...], further pairs in tokens (patterns, figure 8); subsets = [name, ...],
+    the training items to look at where not all.
     """
     spec, rows, frames = context.spec, [], []
+    train = context.train.only(options["subsets"]) if "subsets" in options else context.train
     pairs = [(spec.prompt_length, spec.completion_length), *map(tuple, options.get("lengths", []))]
-    for items in (context.train, context.validation):
+    for items in (train, context.validation):
         if not len(items):
             continue
         windows = [(items.prompt, pairs[0][1])] + [(np.full(len(items), p), g) for p, g in pairs[1:]]
@@ -91,7 +93,7 @@ def completion(context: Context, options: dict[str, Any]) -> Rows:
                 frames.append(per_item(items, "exact_match", exact))
                 if context.step == 0:
                     frames.append(per_item(items, "length", items.length))
-                if items is context.train:
+                if items is train:
                     ever = np.array(context.memory.get("ever", np.zeros(len(items), bool)), dtype=bool)
                     context.memory["ever"] = (ever | exact).astype(int).tolist()
                     context.memory["now"] = exact.astype(int).tolist()

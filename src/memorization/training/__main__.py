@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from contextlib import nullcontext
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from memorization.plan import training_roots  # noqa: E402
 from memorization.provenance.logs import logging_to  # noqa: E402
 from memorization.provenance.record import digest_of, provenance, write_json, write_table  # noqa: E402
 from memorization.provenance.source import definitions  # noqa: E402
-from memorization.specs import GroupSpec, RunSpec  # noqa: E402
+from memorization.specs import GroupSpec, ModelSpec, RunSpec  # noqa: E402
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -85,7 +86,10 @@ def main(arguments: list[str] | None = None) -> None:
         signal.signal(number, lambda received, frame: stop.append(received))
 
     group = GroupSpec.model_validate_json(options.spec.read_text())
-    import transformers.models.gpt2.modeling_gpt2  # noqa: F401  counted as start-up, not as training
+    for run in group.runs:  # counted as start-up, not as training
+        if isinstance(run.model, ModelSpec):
+            name = run.model.architecture
+            import_module(f"transformers.models.{name}.modeling_{name}")
 
     startup = time.process_time()
     began = time.monotonic()

@@ -1,5 +1,6 @@
 """The items of a run as padded tensors."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,7 +9,7 @@ import numpy as np
 
 from memorization.data import store
 from memorization.errors import UserError
-from memorization.specs import RunSpec
+from memorization.specs import ModelSpec, RunSpec
 from memorization.training.shares import proportional
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ class Items:
     """N items, right-padded to a common length T.
 
     input_ids: (N, T) int64, padding 0; labels: (N, T), -100 at padding; prompt: (N,) prompt lengths in tokens;
-    subset: (N,) name of the set each item belongs to; length: (N,).
+    subset: (N,) name of the set each item belongs to; length, copies: (N,), copies being how often an epoch holds it.
     """
 
     input_ids: "torch.Tensor"
@@ -29,9 +30,23 @@ class Items:
     prompt: np.ndarray
     subset: np.ndarray
     split: str
+    copies: np.ndarray
 
     def __len__(self) -> int:
         return len(self.length)
+
+    def stream(self) -> np.ndarray:
+        """Item of every training example of one epoch, before shuffling."""
+        return np.repeat(np.arange(len(self)), self.copies)
+
+    def only(self, subsets: Sequence[str]) -> "Items":
+        """The items of some subsets, in order."""
+        import torch
+
+        keep = np.flatnonzero(np.isin(self.subset, list(subsets)))
+        rows = torch.as_tensor(keep, device=self.input_ids.device)
+        arrays = {name: getattr(self, name)[keep] for name in ("length", "prompt", "subset", "copies")}
+        return Items(self.input_ids[rows], self.labels[rows], split=self.split, **arrays)
 
     def to(self, device: "torch.device | str") -> "Items":
         """Same items with their tensors on `device`."""
@@ -39,7 +54,9 @@ class Items:
         return Items(**{**self.__dict__, **tensors})
 
 
-def pad(sequences: list[list[int]], prompt: list[int], subset: list[str], split: str) -> Items:
+def pad(
+    sequences: list[list[int]], prompt: list[int], subset: list[str], split: str, copies: list[int] | None = None
+) -> Items:
     """Return `Items` from token id lists of any lengths."""
     import torch
 
@@ -56,35 +73,37 @@ def pad(sequences: list[list[int]], prompt: list[int], subset: list[str], split:
         np.array(prompt, dtype=np.int64),
         np.array(subset, dtype=object),
         split,
+        np.array(copies or [1] * len(sequences), dtype=np.int64),
     )
 
 
 def load_items(spec: RunSpec, root: Path) -> tuple[Items, Items]:
     """Return (train, validation) items of a run.
 
-    root: `results/<scale>`. Train items of a part are the first `items` of its stored train split, so that larger runs
-    contain the smaller ones.
+    root: `results/<scale>`. Train items of a part are `items` of its stored train split from `first` on, so that larger
+    runs contain the smaller ones. Validation items are shared out over the parts that hold some, by their items.
     """
-    wanted = {
-        "train": [part.items for part in spec.data.parts],
-        "validation": proportional(spec.data.validation, [part.items for part in spec.data.parts]),
-    }
+    weights = [float(part.items * part.held_out) for part in spec.data.parts]
+    held_out = proportional(spec.data.validation, weights) if spec.data.validation else [0] * len(weights)
+    wanted = {"train": [part.items for part in spec.data.parts], "validation": held_out}
     loaded = []
     for split, counts in wanted.items():
-        sequences, prompt, subset = [], [], []
+        sequences, prompt, subset, copies = [], [], [], []
         for part, count in zip(spec.data.parts, counts, strict=True):
             folder = root / "data" / spec.paper / part.folder / "dataset" / str(spec.data.seed)
             rows = store.read_columns(folder, split, ["input_ids", "prompt_length"])
-            if count > len(rows["input_ids"]):
+            first = part.first if split == "train" else 0
+            if first + count > len(rows["input_ids"]):
                 held = len(rows["input_ids"])
                 raise UserError(
-                    f"{spec.name} wants {count} {split} items of {part.folder}, {folder} holds {held}: "
+                    f"{spec.name} wants {first + count} {split} items of {part.folder}, {folder} holds {held}: "
                     "delete that folder so that it is made again"
                 )
-            sequences += rows["input_ids"][:count]
-            prompt += rows["prompt_length"][:count]
+            sequences += rows["input_ids"][first : first + count]
+            prompt += rows["prompt_length"][first : first + count]
             subset += [part.set] * count
-        loaded.append(pad(sequences, prompt, subset, split))
+            copies += [part.copies[i % len(part.copies)] for i in range(count)]
+        loaded.append(pad(sequences, prompt, subset, split, copies))
     check_lengths(spec, loaded[0])
     return loaded[0], loaded[1]
 
@@ -97,7 +116,7 @@ def check_lengths(spec: RunSpec, items: Items) -> None:
             f"{spec.name}: the shortest item leaves {shortest} tokens after its prompt, "
             f"completion: {spec.completion_length} does not fit: write a smaller prompt or completion, or longer items"
         )
-    if int(items.length.max()) > spec.model.positions:
+    if isinstance(spec.model, ModelSpec) and int(items.length.max()) > spec.model.positions:
         raise UserError(
             f"{spec.name}: the longest item has {int(items.length.max())} tokens, the model {spec.model.positions} "
             "positions: raise positions"

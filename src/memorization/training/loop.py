@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from memorization.models import build as models
 from memorization.probes.scheduled import Context, resolve
 from memorization.provenance.logs import Progress
 from memorization.provenance.record import RowLog, digest_of, sha256_file, write_json
-from memorization.specs import RunSpec, objective_function
+from memorization.specs import PretrainedSpec, RunSpec, objective_function
 from memorization.training import checkpoint
 from memorization.training.items import Items, load_items
 from memorization.training.schedule import batch_at, learning_rate, steps_per_epoch
@@ -49,13 +50,22 @@ def run_digest(spec: RunSpec, code: str) -> str:
     return digest_of({"spec": spec.model_dump(mode="json"), "code": code})
 
 
-def frozen_embedding(spec: RunSpec, root: Path) -> Any:
-    """The matrix a frozen embedding is copied from, or None."""
-    if spec.model.embedding == "trained":
-        return None
-    from safetensors.torch import load_file
+def first_model(spec: RunSpec, root: Path) -> Any:
+    """The model before its first update: from its seed, from another run, or a public checkpoint."""
+    import torch
 
-    return load_file(root / "data" / spec.paper / "embedding.safetensors")[f"E{spec.model.width}"]
+    if isinstance(spec.model, PretrainedSpec) or spec.initial:
+        torch.manual_seed(spec.seed)  # as `build` does: nothing must depend on what ran before in this process
+    if spec.initial:
+        return models.load(root / "models" / spec.initial.run)
+    if isinstance(spec.model, PretrainedSpec):
+        return models.load(root.parent / "assets" / spec.model.asset).float()
+    embedding = None
+    if spec.model.embedding == "frozen":
+        from safetensors.torch import load_file
+
+        embedding = load_file(root / "data" / spec.paper / "embedding.safetensors")[f"E{spec.model.width}"]
+    return models.build(spec.model, seed=spec.seed, embedding=embedding)
 
 
 def make_accelerator(spec: RunSpec) -> Any:
@@ -94,7 +104,7 @@ class Recorder:
         self.rows: list[dict[str, Any]] = []
         self.frames: list[pd.DataFrame] = []
         self.row_log, self.item_log = RowLog(work / "rows"), RowLog(work / "items")
-        self.epoch_steps = steps_per_epoch(spec.data.items, spec.batch_size)
+        self.epoch_steps = steps_per_epoch(spec.data.exposures, spec.batch_size)
 
     def due(self, step: int) -> list[tuple[Any, Any]]:
         """Probes to call at `step`."""
@@ -163,8 +173,9 @@ def train(spec: RunSpec, root: Path, work: Path, *, code: str, control: Control 
 
     accelerator = make_accelerator(spec)
     train_items, validation_items = (items.to(accelerator.device) for items in load_items(spec, root))
-    model = models.build(spec.model, seed=spec.seed, embedding=frozen_embedding(spec, root))
-    objective = resolve(objective_function(spec.objective))
+    stream = train_items.stream()
+    model = first_model(spec, root)
+    objective = partial(resolve(objective_function(spec.objective)), **spec.objective_options)
     optimizer = make_optimizer(spec, model)
     # only the model is wrapped: without fp16 scaling accelerate's optimizer and backward add nothing but a millisecond
     wrapped = accelerator.prepare(model)
@@ -190,7 +201,7 @@ def train(spec: RunSpec, root: Path, work: Path, *, code: str, control: Control 
     if start == 0 and main:
         recorder.measure(0, None)
     while step < spec.steps and not stopped:
-        batch = batch_at(step, len(train_items), spec.batch_size, spec.seed)
+        batch = stream[batch_at(step, len(stream), spec.batch_size, spec.seed)]
         rate = learning_rate(spec.optimizer, step, spec.steps)
         for group in optimizer.param_groups:
             group["lr"] = rate
@@ -263,13 +274,13 @@ def take_step(
     import torch
 
     longest = int(items.length[batch].max())  # no time is spent on columns that are padding in the whole batch
-    total = int((items.length[batch] - 1).sum())
     mine = batch[accelerator.process_index :: accelerator.num_processes]
     index = torch.as_tensor(mine, device=items.input_ids.device)
     with accelerator.autocast() if accelerator.mixed_precision != "no" else nullcontext():
-        summed, _ = objective(model, items.input_ids[index, :longest], items.labels[index, :longest])
+        summed, counted = objective(model, items.input_ids[index, :longest], items.labels[index, :longest])
+    total = int(counted if accelerator.num_processes == 1 else accelerator.reduce(counted))
     # processes average their gradients, so each scales its sum to be a share of the mean over the whole batch
-    loss = summed * (accelerator.num_processes / total)
+    loss = summed * (accelerator.num_processes / max(1, total))
     loss.backward()
     if spec.optimizer.clip_norm is not None:
         torch.nn.utils.clip_grad_norm_(model.parameters(), spec.optimizer.clip_norm)
