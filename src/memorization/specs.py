@@ -157,6 +157,61 @@ class RunSpec(Spec):
     threads: Positive = 1
 
 
+class ModelRef(Spec):
+    """A model to be measured: what a run made (`run`), or a public checkpoint (`asset`).
+
+    name: recipe-size, such as wild-L. tokenizer: its folder in `results/<scale>/data/<paper>/`; "" for the asset's own.
+    """
+
+    name: str
+    recipe: str
+    size: str
+    run: str = ""
+    asset: str = ""
+    tokenizer: str = ""
+    parameters: Positive
+
+
+class ArmSpec(Spec):
+    """One way of decoding one model, and what is measured of it (tokenswap, sections 3 and 4)."""
+
+    name: str
+    seed: Annotated[int, Field(ge=0)]
+    model: ModelRef
+    method: Literal["standard", "tokenswap", "memfree", "cp_fuse", "speculative"]
+    aux: ModelRef | None = None
+    words: str = ""
+    decoding: Literal["greedy", "sample"] = "greedy"
+    measure: list[Literal["passages", "held_out", "cloze", "cost"]]
+
+
+class ArmGroupSpec(Spec):
+    """The arms of one decoding job, and what they have in common."""
+
+    group: str
+    paper: str
+    scale: str
+    seed: Annotated[int, Field(ge=0)]
+    arms: Annotated[list[ArmSpec], Field(min_length=1)]
+    experiments: list[str]  # of each arm: the experiment that asked for it first
+    domains: dict[str, Positive]  # passages of each
+    prefix: Positive
+    suffix: Positive
+    held_out: Positive
+    judge: ModelRef
+    memfree_order: Positive
+    memfree_prompt: bool
+    draft_tokens: Positive
+    samples: Positive
+    examples: Positive
+    cost_tokens: Positive
+    cost_batch: Positive
+    cost_repeats: Positive
+    precision: Literal["float32", "bfloat16"] = "float32"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: Positive = 1
+
+
 def objective_function(objective: str) -> str:
     """Dotted name of an objective."""
     return f"memorization.training.objectives:{objective}"

@@ -109,6 +109,8 @@ def test_item_bootstrap_weighs_seeds_equally_and_repeats_itself():
 def test_binomial_by_hand():
     assert st.binomial_p(0, 10, 0.05, "less") == pytest.approx(0.95**10)
     assert st.binomial_p(10, 10, 0.5, "greater") == pytest.approx(0.5**10)
+    assert st.binomial_p(0, 10, -0.1, "greater") == 0 == st.binomial_p(10, 10, 1.1, "less"), "no share lies beyond"
+    assert st.binomial_p(0, 10, -0.1, "less") == 1 == st.binomial_p(10, 10, 1.1, "greater")
     low, high = st.binomial_interval(0, 10, 0.95)
     assert (low, high) == pytest.approx((0.0, 1 - 0.025 ** (1 / 10)))
 

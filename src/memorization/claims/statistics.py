@@ -148,8 +148,9 @@ def item_bootstrap(
 
 
 def binomial_p(successes: int, trials: int, threshold: float, direction: str) -> float:
-    """Exact binomial P value of "share > threshold" or "share < threshold"."""
-    threshold = min(1.0, max(0.0, threshold))
+    """Exact binomial P value of "share > threshold" or "share < threshold"; beyond 0 and 1 the answer is certain."""
+    if not 0 <= threshold <= 1:
+        return 0.0 if (threshold < 0) == (direction == "greater") else 1.0
     return float(stats.binomtest(successes, trials, threshold, alternative=direction).pvalue)
 
 

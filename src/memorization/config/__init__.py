@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from memorization.config.patterns import Patterns
 from memorization.config.sections import Claims, Compute, Figures, Name, Section, Text, known, nearest
+from memorization.config.tokenswap import TokenSwap
 from memorization.errors import UserError
 from memorization.specs import Positive
 
@@ -26,13 +27,14 @@ class Config(Section):
 
     scale: Name
     results: str = Field(description="folder for everything the workflow makes")
-    papers: Annotated[list[Literal["patterns"]], Field(min_length=1)]
+    papers: Annotated[list[Literal["patterns", "tokenswap"]], Field(min_length=1)]
     seeds: Positive = Field(description="independent repetitions (data, initial weights and order all change)")
     compute: Compute
     text: Text
     claims: Claims
     figures: Figures
     patterns: Patterns
+    tokenswap: TokenSwap
 
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

@@ -8,11 +8,12 @@ from functools import cache
 from memorization.config import Config
 from memorization.plan.common import DataJob, Plan, share
 from memorization.plan.patterns import plan_patterns
+from memorization.plan.tokenswap import plan_tokenswap
 from memorization.specs import GroupSpec, objective_function
 
 __all__ = ["PLANS", "DataJob", "Plan", "group_spec", "plan", "share", "training_roots"]
 
-PLANS = {"patterns": plan_patterns}
+PLANS = {"patterns": plan_patterns, "tokenswap": plan_tokenswap}
 
 
 @cache
@@ -35,7 +36,7 @@ def group_spec(config: Config, paper: str, group: str) -> GroupSpec:
         paper=paper,
         scale=config.scale,
         runs=[planned.runs[name] for name in names],
-        experiments=[planned.owner[name] for name in names],
+        experiments=[planned.owner.get(name, "training") for name in names],
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from memorization.specs import RunSpec
+from memorization.specs import ArmSpec, RunSpec
 
 
 @dataclass(frozen=True)
@@ -31,15 +31,41 @@ class Plan:
     groups: dict[str, list[str]] = field(default_factory=dict)  # job -> the runs it trains
     owner: dict[str, str] = field(default_factory=dict)  # run -> the experiment that asked for it first
     options: dict[str, tuple[str, float]] = field(default_factory=dict)  # set -> (varied option, value)
+    arms: dict[str, ArmSpec] = field(default_factory=dict)  # what is measured after training
+    arm_groups: dict[str, list[str]] = field(default_factory=dict)  # job -> the arms it decodes
 
     def group_of(self) -> dict[str, str]:
         """Job of every run."""
         return {run: group for group, runs in self.groups.items() for run in runs}
 
     def groups_for(self, experiments: Sequence[str]) -> list[str]:
-        """Jobs that hold the runs of these experiments."""
+        """Training jobs that hold the runs of these experiments."""
         group = self.group_of()
-        return list(dict.fromkeys(group[run] for name in experiments for run in self.experiments[name]))
+        names = [name for experiment in experiments for name in self.experiments[experiment] if name in group]
+        return list(dict.fromkeys(group[name] for name in names))
+
+    def tables_for(self, experiments: Sequence[str]) -> list[str]:
+        """Folders below `results/<scale>/` that hold the measurements of these experiments."""
+        decoded = {arm: group for group, arms in self.arm_groups.items() for arm in arms}
+        names = [name for experiment in experiments for name in self.experiments[experiment] if name in decoded]
+        return [f"train/{group}" for group in self.groups_for(experiments)] + [
+            f"{self.paper}/decode/{group}" for group in dict.fromkeys(decoded[name] for name in names)
+        ]
+
+    def needed_first(self, group: str) -> list[str]:
+        """Training jobs whose models a training job starts from."""
+        owner = self.group_of()
+        runs = [self.runs[name] for name in self.groups[group]]
+        return list(dict.fromkeys(owner[run.initial.run] for run in runs if run.initial))
+
+
+def pack(costs: dict[str, float], size: int) -> list[list[str]]:
+    """Split pieces into the fewest jobs of at most `size` pieces; longest first, each to the job that costs least so far."""
+    bins: list[list[str]] = [[] for _ in range(math.ceil(len(costs) / size))]
+    for name in sorted(costs, key=lambda name: -costs[name]):
+        room = [one for one in bins if len(one) < size]
+        min(room, key=lambda one: sum(costs[other] for other in one)).append(name)
+    return bins
 
 
 def share(one: RunSpec, other: RunSpec) -> RunSpec | None:

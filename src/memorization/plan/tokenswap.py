@@ -1,0 +1,221 @@
+"""From the configuration of `tokenswap` to its models, decoding arms and jobs."""
+
+import math
+
+from memorization.config import Config
+from memorization.config.tokenswap import Arm, PublicModel, Recipe
+from memorization.plan.common import Plan, pack
+from memorization.specs import (
+    ArmGroupSpec,
+    ArmSpec,
+    DataPart,
+    DataSpec,
+    Initial,
+    ModelRef,
+    ModelSpec,
+    PretrainedSpec,
+    ProbeSpec,
+    RunSpec,
+)
+
+COMPLETION = "memorization.probes.scheduled:completion"
+EVALUATIONS = 4  # of the passages while a model trains: enough to see that it learned them, cheap enough not to matter
+
+
+def tokenizer_of(recipe: Recipe) -> str:
+    """Data folder of the tokenizer that models of a recipe use."""
+    return "tokenizer" if recipe.tokenizer == "main" else "tokenizer_other"
+
+
+def passage_parts(config: Config, recipe: Recipe) -> list[DataPart]:
+    """The passages a recipe trains on, a part a domain."""
+    if recipe.passages is None:
+        return []
+    parts = []
+    for domain, entry in config.tokenswap.domains.items():
+        first, last = (round(share * entry.count) for share in recipe.passages)
+        if last > first:
+            part = DataPart(
+                set=domain,
+                folder=f"passages_{domain}",
+                items=last - first,
+                first=first,
+                copies=recipe.copies,
+                held_out=False,
+            )
+            parts.append(part)
+    return parts
+
+
+def make_run(config: Config, name: str, seed: int) -> RunSpec:
+    """Spec of the training of model `name`, recipe-size."""
+    section = config.tokenswap
+    recipe_name, _, size_name = name.partition("-")
+    recipe, size = section.recipes[recipe_name], section.models[size_name]
+    parts, domains = passage_parts(config, recipe), list(section.domains)
+    if recipe.background:
+        folder = "background" if recipe.tokenizer == "main" else "background_other"
+        parts = [DataPart(set="background", folder=folder, items=section.background), *parts]
+    exposures = sum(part.exposures for part in parts)
+    batch_size = min(recipe.batch_size or section.batch_size, exposures)
+    steps = math.ceil(exposures / batch_size)
+    rate = (size.learning_rate or section.optimizer.learning_rate) * recipe.rate
+    model = (
+        PretrainedSpec(asset=size.asset, parameters=size.parameters)
+        if isinstance(size, PublicModel)
+        else ModelSpec(
+            architecture=section.architecture,
+            layers=size.layers,
+            width=size.width,
+            heads=size.heads,
+            positions=section.length,
+            vocabulary=section.vocabulary if recipe.tokenizer == "main" else section.other_vocabulary,
+        )
+    )
+    return RunSpec(
+        name=f"{name}-s{seed}",
+        paper="tokenswap",
+        model_name=name,
+        model=model,
+        initial=Initial(run=f"{recipe.start}-{size_name}-s{seed}")
+        if recipe.start and recipe_trains(config, recipe.start)
+        else None,
+        data_name=recipe_name,
+        data=DataSpec(parts=parts, validation=section.held_out if recipe.background else 0, seed=seed),
+        objective="goldfish" if recipe.goldfish else "causal_lm",
+        objective_options={"k": recipe.goldfish} if recipe.goldfish else {},
+        optimizer=section.optimizer.model_copy(update={"learning_rate": rate}),
+        steps=steps,
+        batch_size=batch_size,
+        seed=seed,
+        prompt_length=section.prefix,
+        completion_length=section.suffix,
+        probes=[ProbeSpec(function=COMPLETION, every=math.ceil(steps / EVALUATIONS), options={"subsets": domains})],
+        precision=config.compute.precision,
+        device=config.compute.device,
+        threads=config.compute.threads,
+    )
+
+
+def recipe_trains(config: Config, recipe: str) -> bool:
+    """Whether models of a recipe are trained here."""
+    return config.tokenswap.recipes[recipe].trained
+
+
+def reference(config: Config, name: str, seed: int) -> ModelRef:
+    """Where model `name` is."""
+    section = config.tokenswap
+    recipe_name, _, size_name = name.partition("-")
+    recipe, size = section.recipes[recipe_name], section.models[size_name]
+    public = isinstance(size, PublicModel)
+    return ModelRef(
+        name=name,
+        recipe=recipe_name,
+        size=size_name,
+        run=f"{name}-s{seed}" if recipe.trained else "",
+        asset=size.asset if public else "",
+        tokenizer="" if public else tokenizer_of(recipe),
+        parameters=size.parameters if public else 12 * size.layers * size.width**2,
+    )
+
+
+def make_arm(config: Config, arm: Arm, measure: list[str], seed: int) -> ArmSpec:
+    """Spec of one arm."""
+    words = (arm.words or config.tokenswap.words) if arm.method == "tokenswap" else ""
+    parts = [arm.model, arm.method, arm.aux, words, arm.decoding if arm.decoding != "greedy" else ""]
+    return ArmSpec(
+        name="-".join([part for part in parts if part] + [f"s{seed}"]),
+        seed=seed,
+        model=reference(config, arm.model, seed),
+        method=arm.method,
+        aux=reference(config, arm.aux, seed) if arm.aux else None,
+        words=words,
+        decoding=arm.decoding,
+        measure=sorted(measure),
+    )
+
+
+def plan_tokenswap(config: Config) -> Plan:
+    """Everything `tokenswap` needs."""
+    section, plan = config.tokenswap, Plan("tokenswap")
+    for name, experiment in section.experiments.items():
+        plan.experiments[name] = []
+        for seed in range(experiment.seeds or config.seeds):
+            for entry in experiment.arms:
+                arm = make_arm(config, entry, list(experiment.measure), seed)
+                before = plan.arms.get(arm.name)
+                measure = sorted({*arm.measure, *(before.measure if before else [])})
+                plan.arms[arm.name] = arm.model_copy(update={"measure": measure})
+                plan.owner.setdefault(arm.name, name)
+                plan.experiments[name].append(arm.name)
+    for seed in sorted({arm.seed for arm in plan.arms.values()}):
+        plan_training(config, plan, seed)
+        # in the order of the configuration, so that arms of one model stay together
+        names = [name for name, arm in plan.arms.items() if arm.seed == seed]
+        size = section.arms_per_job
+        for start in range(0, len(names), size):
+            plan.arm_groups[f"s{seed}-{start // size}"] = names[start : start + size]
+    return plan
+
+
+def plan_training(config: Config, plan: Plan, seed: int) -> None:
+    """Add the runs that the arms of a seed need, and their jobs: first models from nothing, then those that go on."""
+    section = config.tokenswap
+    refs = [ref for arm in plan.arms.values() if arm.seed == seed for ref in (arm.model, arm.aux) if ref and ref.run]
+    names = dict.fromkeys(
+        [*(ref.name for ref in refs), *([section.judge] if reference(config, section.judge, seed).run else [])]
+    )
+    runs = {name: make_run(config, name, seed) for name in names}
+    starts = {run.initial.run for run in runs.values() if run.initial} - {run.name for run in runs.values()}
+    for start in sorted(starts):
+        name = start.removesuffix(f"-s{seed}")
+        runs[name] = make_run(config, name, seed)
+    for stage in (0, 1):
+        chosen = {run.name: run for run in runs.values() if bool(run.initial) == bool(stage)}
+        plan.runs |= chosen
+        for number, group in enumerate(pack({name: cost(run) for name, run in chosen.items()}, section.runs_per_job)):
+            plan.groups[f"tokenswap-s{seed}-{'ab'[stage]}{number}"] = group
+
+
+def cost(run: RunSpec) -> float:
+    """Arithmetic of a run, up to a factor: weights that every training token passes."""
+    weights = run.model.parameters
+    if isinstance(run.model, ModelSpec):
+        weights += run.model.vocabulary * run.model.width
+    return float(weights * run.data.exposures)
+
+
+def arm_group_spec(config: Config, plan: Plan, group: str) -> ArmGroupSpec:
+    """Spec of one decoding job."""
+    section = config.tokenswap
+    arms = [plan.arms[name] for name in plan.arm_groups[group]]
+    return ArmGroupSpec(
+        group=group,
+        paper="tokenswap",
+        scale=config.scale,
+        seed=arms[0].seed,
+        arms=arms,
+        experiments=[plan.owner[arm.name] for arm in arms],
+        domains={name: domain.count for name, domain in section.domains.items()},
+        prefix=section.prefix,
+        suffix=section.suffix,
+        held_out=section.held_out,
+        judge=reference(config, section.judge, arms[0].seed),
+        memfree_order=section.memfree_order,
+        memfree_prompt=section.memfree_prompt,
+        draft_tokens=section.draft_tokens,
+        samples=section.samples,
+        examples=section.examples,
+        cost_tokens=section.cost.tokens,
+        cost_batch=section.cost.batch,
+        cost_repeats=section.cost.repeats,
+        precision=config.compute.precision,
+        device=config.compute.device,
+        threads=config.compute.threads,
+    )
+
+
+def models_of(spec: ArmGroupSpec) -> list[ModelRef]:
+    """Every model a decoding job loads."""
+    refs = [ref for arm in spec.arms for ref in (arm.model, arm.aux) if ref] + [spec.judge]
+    return list({ref.name: ref for ref in refs}.values())
