@@ -62,6 +62,21 @@ def teacher_forced(
     ]
 
 
+def cross_entropy(model: Any, items: Items, *, chunk: int = 64) -> np.ndarray:
+    """Return (N,) float64: mean loss of each item's tokens but the first, in nats."""
+    import torch
+    import torch.nn.functional as F
+
+    losses = []
+    with torch.no_grad():
+        for rows in chunks(len(items), chunk):
+            logits = model(input_ids=items.input_ids[rows], use_cache=False).logits[:, :-1].float()
+            targets = items.labels[rows, 1:]
+            loss = F.cross_entropy(logits.transpose(1, 2), targets, ignore_index=-100, reduction="none").double()
+            losses.append(loss.sum(1) / (targets != -100).sum(1))
+    return torch.cat(losses).cpu().numpy()
+
+
 def exact_match(model: Any, items: Items, completion: int, *, chunk: int = 256) -> np.ndarray:
     """Return (N,) bool: whether greedy decoding from each item's own prompt writes its next `completion` tokens."""
     return teacher_forced(model, items, [(items.prompt, completion)], chunk=chunk)[0][0]

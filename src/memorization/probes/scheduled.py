@@ -77,13 +77,11 @@ def per_item(items: Items, metric: str, values: np.ndarray) -> pd.DataFrame:
 def completion(context: Context, options: dict[str, Any]) -> Rows:
     """Exact match and completion loss of train and validation items, at the run's lengths and at `lengths` variants.
 
-    options: lengths = [[prompt, completion], ...], further pairs in tokens (patterns, figure 8); subsets = [name, ...],
-    the training items to look at where not all.
+    options: lengths = [[prompt, completion], ...], further pairs in tokens (patterns, figure 8).
     """
     spec, rows, frames = context.spec, [], []
-    train = context.train.only(options["subsets"]) if "subsets" in options else context.train
     pairs = [(spec.prompt_length, spec.completion_length), *map(tuple, options.get("lengths", []))]
-    for items in (train, context.validation):
+    for items in (context.train, context.validation):
         if not len(items):
             continue
         windows = [(items.prompt, pairs[0][1])] + [(np.full(len(items), p), g) for p, g in pairs[1:]]
@@ -93,11 +91,30 @@ def completion(context: Context, options: dict[str, Any]) -> Rows:
                 frames.append(per_item(items, "exact_match", exact))
                 if context.step == 0:
                     frames.append(per_item(items, "length", items.length))
-                if items is train:
+                if items is context.train:
                     ever = np.array(context.memory.get("ever", np.zeros(len(items), bool)), dtype=bool)
                     context.memory["ever"] = (ever | exact).astype(int).tolist()
                     context.memory["now"] = exact.astype(int).tolist()
                     context.memory["evaluated_at"] = [context.step]
+    return rows, frames
+
+
+def passages(context: Context, options: dict[str, Any]) -> Rows:
+    """Exact match and completion loss of the passages, and cross-entropy of held-out text (tokenswap, section 4.1).
+
+    options: subsets = [name, ...], the training items that are passages.
+    """
+    rows, frames = [], []
+    items = context.train.only(options["subsets"])
+    if len(items):
+        lengths = (context.spec.prompt_length, context.spec.completion_length)
+        exact, loss = measure.teacher_forced(context.model, items, [(items.prompt, lengths[1])])[0]
+        rows += summary(items, lengths, "exact_match", exact) + summary(items, lengths, "loss", loss)
+        if context.step == context.spec.steps:
+            frames.append(per_item(items, "exact_match", exact))
+    if len(context.validation):
+        values = measure.cross_entropy(context.model, context.validation)
+        rows += summary(context.validation, (0, 0), "cross_entropy", values)
     return rows, frames
 
 

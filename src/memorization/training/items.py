@@ -90,6 +90,8 @@ def load_items(spec: RunSpec, root: Path) -> tuple[Items, Items]:
     for split, counts in wanted.items():
         sequences, prompt, subset, copies = [], [], [], []
         for part, count in zip(spec.data.parts, counts, strict=True):
+            if not count:
+                continue
             folder = root / "data" / spec.paper / part.folder / "dataset" / str(spec.data.seed)
             rows = store.read_columns(folder, split, ["input_ids", "prompt_length"])
             first = part.first if split == "train" else 0
@@ -110,7 +112,8 @@ def load_items(spec: RunSpec, root: Path) -> tuple[Items, Items]:
 
 def check_lengths(spec: RunSpec, items: Items) -> None:
     """Refuse items that are shorter than prompt + completion, or longer than the model's positions."""
-    shortest = int((items.length - items.prompt).min())
+    measured = items.prompt > 0  # background text has no prompt: nothing of it is completed
+    shortest = int((items.length - items.prompt)[measured].min(initial=spec.completion_length))
     if shortest < spec.completion_length:
         raise UserError(
             f"{spec.name}: the shortest item leaves {shortest} tokens after its prompt, "
