@@ -39,6 +39,7 @@ include: "rules/train.smk"
 include: "rules/figures.smk"
 include: "rules/claims.smk"
 include: "rules/patterns.smk"
+include: "rules/tokenswap.smk"
 
 
 rule all:

@@ -39,8 +39,42 @@ def training_embedding(wildcards):
     """The frozen embedding, where a run has one."""
     planned = PLANS[GROUPS[wildcards.group]]
     runs = [planned.runs[name] for name in planned.groups[wildcards.group]]
-    frozen = any(run.model.embedding == "frozen" for run in runs)
+    frozen = any(getattr(run.model, "embedding", "") == "frozen" for run in runs)
     return [f"{ROOT}/data/{planned.paper}/embedding.safetensors"] if frozen else []
+
+
+def training_first(wildcards):
+    """Jobs whose models this one goes on from, and public checkpoints it starts from."""
+    planned = PLANS[GROUPS[wildcards.group]]
+    runs = [planned.runs[name] for name in planned.groups[wildcards.group]]
+    public = [f"{ASSETS}/{run.model.asset}.json" for run in runs if hasattr(run.model, "asset")]
+    return [f"{ROOT}/train/{group}/manifest.json" for group in planned.needed_first(wildcards.group)] + public
+
+
+def passages_params():
+    """What passages, background and questions of `tokenswap` are made of."""
+    names = ("prefix", "suffix", "domains", "passages", "background", "length", "overlap", "held_out")
+    sizes = CONFIG.tokenswap.model_dump(include={*names, "vocabulary", "other_vocabulary", "cloze"})
+    # in steps of five: a few more seeds need no new data, and so train nothing again
+    last = max(arm.seed for arm in PLANS["tokenswap"].arms.values())
+    return {**sizes, "seeds": 5 * (last // 5 + 1)}
+
+
+def decoding_refs(wildcards):
+    """Models that a decoding job loads."""
+    return models_of(arm_group_spec(CONFIG, wildcards.arms))
+
+
+def decoding_models(wildcards):
+    """Manifests of the training jobs whose models a decoding job loads: a manifest holds the digest of the weights."""
+    owner = PLANS["tokenswap"].group_of()
+    groups = dict.fromkeys(owner[ref.run] for ref in decoding_refs(wildcards) if ref.run)
+    return [f"{ROOT}/train/{group}/manifest.json" for group in groups]
+
+
+def decoding_assets(wildcards):
+    """Public checkpoints, and the tokenizers of tuned ones."""
+    return [f"{ASSETS}/{name}.json" for name in dict.fromkeys(r.asset for r in decoding_refs(wildcards) if r.asset)]
 
 
 def table_function(figure):
@@ -64,8 +98,8 @@ def plot_params(figure):
 def run_tables(kind, figures):
     """Tables of the jobs whose runs some figures need."""
     needed = [CATALOG[figure] for figure in figures if kind in CATALOG[figure].needs]
-    groups = [group for entry in needed for group in PLANS[entry.paper].groups_for(entry.experiments)]
-    return [f"<results>/train/{group}/{kind}.parquet" for group in dict.fromkeys(groups)]
+    folders = [folder for entry in needed for folder in PLANS[entry.paper].tables_for(entry.experiments)]
+    return [f"<results>/{folder}/{kind}.parquet" for folder in dict.fromkeys(folders)]
 
 
 def table_params(figure):
@@ -73,7 +107,7 @@ def table_params(figure):
     entry = CATALOG[figure]
     planned = PLANS[entry.paper]
     runs = {name: planned.experiments[name] for name in entry.experiments}
-    data = {planned.runs[run].data_name for names in runs.values() for run in names}
+    data = {planned.runs[run].data_name for names in runs.values() for run in names if run in planned.runs}
     options = {name: list(planned.options[name]) for name in sorted(data) if name in planned.options}
     sizes = {name: size.model_dump() for name, size in getattr(CONFIG, entry.paper).models.items()}
     params = {
@@ -90,7 +124,7 @@ def claims_runs(kind):
 
     def tables(wildcards):
         needed = list(dict.fromkeys(name for claim in CLAIMS[wildcards.paper] for name in claim.experiments))
-        return [f"{ROOT}/train/{group}/{kind}.parquet" for group in PLANS[wildcards.paper].groups_for(needed)]
+        return [f"{ROOT}/{folder}/{kind}.parquet" for folder in PLANS[wildcards.paper].tables_for(needed)]
 
     return tables
 

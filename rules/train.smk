@@ -26,6 +26,7 @@ rule train:
         spec="<results>/train/{group}/spec.json",
         data=training_data,
         embedding=training_embedding,
+        first=training_first,
     output:
         metrics="<results>/train/{group}/metrics.parquet",
         per_item="<results>/train/{group}/items.parquet",

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Positive = Annotated[int, Field(ge=1)]
+Measure = Literal["passages", "held_out", "cloze", "cost"]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
@@ -182,7 +183,7 @@ class ArmSpec(Spec):
     aux: ModelRef | None = None
     words: str = ""
     decoding: Literal["greedy", "sample"] = "greedy"
-    measure: list[Literal["passages", "held_out", "cloze", "cost"]]
+    measure: list[Measure]
 
 
 class ArmGroupSpec(Spec):

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from memorization.config.sections import ModelSize, Name, Section, known
-from memorization.specs import Fraction, OptimizerSpec, Positive
+from memorization.specs import Fraction, Measure, OptimizerSpec, Positive
 
 WORDS = re.compile(r"english-(9|43|66|110|136)|content-(matched|[1-9]\d*)")
 
@@ -84,15 +84,8 @@ class Decoding(Section):
     """One experiment: its arms and what is measured of each."""
 
     arms: Annotated[list[Arm], Field(min_length=1)]
-    measure: Annotated[list[Literal["passages", "held_out", "cloze", "cost"]], Field(min_length=1)]
+    measure: Annotated[list[Measure], Field(min_length=1)]
     seeds: Positive | None = Field(default=None, description="overrides `seeds`")
-
-
-class Domain(Section):
-    """Where the passages of one domain come from."""
-
-    packages: Annotated[list[str], Field(min_length=1)] = Field(description="packages whose docstrings are read")
-    count: Positive = Field(description="passages")
 
 
 class Cloze(Section):
@@ -101,7 +94,9 @@ class Cloze(Section):
     questions: Positive = Field(description="of each kind")
     options: Annotated[int, Field(ge=2)]
     context: tuple[Positive, Positive] = Field(description="shortest and longest context, in tokens")
-    groups: dict[Name, list[str]] = Field(description="six groups of packages, for table 7")
+    groups: Annotated[list[Annotated[list[str], Field(min_length=1)]], Field(min_length=1)] = Field(
+        description="groups of packages, named after their first, for table 7"
+    )
 
 
 class Cost(Section):
@@ -117,7 +112,10 @@ class TokenSwap(Section):
 
     prefix: Positive = Field(description="prompt tokens of a passage")
     suffix: Positive = Field(description="tokens of a passage that may be reproduced")
-    domains: dict[Name, Domain]
+    domains: dict[Name, Annotated[list[str], Field(min_length=1)]] = Field(
+        description="domain -> packages whose docstrings its passages come from"
+    )
+    passages: Positive = Field(description="passages of each domain")
     background: Positive = Field(description="background sequences")
     length: Positive = Field(description="tokens of a background or held-out sequence")
     overlap: Positive = Field(description="tokens in a row shared with a passage that bar a sequence")

@@ -8,10 +8,10 @@ from functools import cache
 from memorization.config import Config
 from memorization.plan.common import DataJob, Plan, share
 from memorization.plan.patterns import plan_patterns
-from memorization.plan.tokenswap import plan_tokenswap
-from memorization.specs import GroupSpec, objective_function
+from memorization.plan.tokenswap import make_arm_group, models_of, plan_tokenswap
+from memorization.specs import ArmGroupSpec, GroupSpec, objective_function
 
-__all__ = ["PLANS", "DataJob", "Plan", "group_spec", "plan", "share", "training_roots"]
+__all__ = ["PLANS", "DataJob", "Plan", "arm_group_spec", "group_spec", "models_of", "plan", "share", "training_roots"]
 
 PLANS = {"patterns": plan_patterns, "tokenswap": plan_tokenswap}
 
@@ -38,6 +38,11 @@ def group_spec(config: Config, paper: str, group: str) -> GroupSpec:
         runs=[planned.runs[name] for name in names],
         experiments=[planned.owner.get(name, "training") for name in names],
     )
+
+
+def arm_group_spec(config: Config, group: str) -> ArmGroupSpec:
+    """Spec of one decoding job of `tokenswap`."""
+    return make_arm_group(config, plan(config, "tokenswap"), group)
 
 
 def training_roots(group: GroupSpec) -> list[str]:

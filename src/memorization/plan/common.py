@@ -60,7 +60,7 @@ class Plan:
 
 
 def pack(costs: dict[str, float], size: int) -> list[list[str]]:
-    """Split pieces into the fewest jobs of at most `size` pieces; longest first, each to the job that costs least so far."""
+    """Split pieces into the fewest jobs of at most `size` pieces; longest first, each to the job with least so far."""
     bins: list[list[str]] = [[] for _ in range(math.ceil(len(costs) / size))]
     for name in sorted(costs, key=lambda name: -costs[name]):
         room = [one for one in bins if len(one) < size]

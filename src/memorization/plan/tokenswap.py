@@ -11,6 +11,7 @@ from memorization.specs import (
     DataPart,
     DataSpec,
     Initial,
+    Measure,
     ModelRef,
     ModelSpec,
     PretrainedSpec,
@@ -18,7 +19,7 @@ from memorization.specs import (
     RunSpec,
 )
 
-COMPLETION = "memorization.probes.scheduled:completion"
+PASSAGES = "memorization.probes.scheduled:passages"
 EVALUATIONS = 4  # of the passages while a model trains: enough to see that it learned them, cheap enough not to matter
 
 
@@ -32,8 +33,8 @@ def passage_parts(config: Config, recipe: Recipe) -> list[DataPart]:
     if recipe.passages is None:
         return []
     parts = []
-    for domain, entry in config.tokenswap.domains.items():
-        first, last = (round(share * entry.count) for share in recipe.passages)
+    for domain in config.tokenswap.domains:
+        first, last = (round(share * config.tokenswap.passages) for share in recipe.passages)
         if last > first:
             part = DataPart(
                 set=domain,
@@ -68,7 +69,7 @@ def make_run(config: Config, name: str, seed: int) -> RunSpec:
             layers=size.layers,
             width=size.width,
             heads=size.heads,
-            positions=section.length,
+            positions=2 * section.length,  # one text may be longer in another vocabulary
             vocabulary=section.vocabulary if recipe.tokenizer == "main" else section.other_vocabulary,
         )
     )
@@ -77,9 +78,7 @@ def make_run(config: Config, name: str, seed: int) -> RunSpec:
         paper="tokenswap",
         model_name=name,
         model=model,
-        initial=Initial(run=f"{recipe.start}-{size_name}-s{seed}")
-        if recipe.start and recipe_trains(config, recipe.start)
-        else None,
+        initial=start_of(config, recipe, size_name, seed),
         data_name=recipe_name,
         data=DataSpec(parts=parts, validation=section.held_out if recipe.background else 0, seed=seed),
         objective="goldfish" if recipe.goldfish else "causal_lm",
@@ -90,16 +89,18 @@ def make_run(config: Config, name: str, seed: int) -> RunSpec:
         seed=seed,
         prompt_length=section.prefix,
         completion_length=section.suffix,
-        probes=[ProbeSpec(function=COMPLETION, every=math.ceil(steps / EVALUATIONS), options={"subsets": domains})],
+        probes=[ProbeSpec(function=PASSAGES, every=math.ceil(steps / EVALUATIONS), options={"subsets": domains})],
         precision=config.compute.precision,
         device=config.compute.device,
         threads=config.compute.threads,
     )
 
 
-def recipe_trains(config: Config, recipe: str) -> bool:
-    """Whether models of a recipe are trained here."""
-    return config.tokenswap.recipes[recipe].trained
+def start_of(config: Config, recipe: Recipe, size: str, seed: int) -> Initial | None:
+    """The run whose model a recipe goes on from, if any."""
+    if not recipe.start or not config.tokenswap.recipes[recipe.start].trained:
+        return None
+    return Initial(run=f"{recipe.start}-{size}-s{seed}")
 
 
 def reference(config: Config, name: str, seed: int) -> ModelRef:
@@ -107,19 +108,22 @@ def reference(config: Config, name: str, seed: int) -> ModelRef:
     section = config.tokenswap
     recipe_name, _, size_name = name.partition("-")
     recipe, size = section.recipes[recipe_name], section.models[size_name]
-    public = isinstance(size, PublicModel)
+    run = f"{name}-s{seed}" if recipe.trained else ""
+    if isinstance(size, PublicModel):
+        return ModelRef(
+            name=name, recipe=recipe_name, size=size_name, run=run, asset=size.asset, parameters=size.parameters
+        )
     return ModelRef(
         name=name,
         recipe=recipe_name,
         size=size_name,
-        run=f"{name}-s{seed}" if recipe.trained else "",
-        asset=size.asset if public else "",
-        tokenizer="" if public else tokenizer_of(recipe),
-        parameters=size.parameters if public else 12 * size.layers * size.width**2,
+        run=run,
+        tokenizer=tokenizer_of(recipe),
+        parameters=12 * size.layers * size.width**2,
     )
 
 
-def make_arm(config: Config, arm: Arm, measure: list[str], seed: int) -> ArmSpec:
+def make_arm(config: Config, arm: Arm, measure: list[Measure], seed: int) -> ArmSpec:
     """Spec of one arm."""
     words = (arm.words or config.tokenswap.words) if arm.method == "tokenswap" else ""
     parts = [arm.model, arm.method, arm.aux, words, arm.decoding if arm.decoding != "greedy" else ""]
@@ -162,9 +166,7 @@ def plan_training(config: Config, plan: Plan, seed: int) -> None:
     """Add the runs that the arms of a seed need, and their jobs: first models from nothing, then those that go on."""
     section = config.tokenswap
     refs = [ref for arm in plan.arms.values() if arm.seed == seed for ref in (arm.model, arm.aux) if ref and ref.run]
-    names = dict.fromkeys(
-        [*(ref.name for ref in refs), *([section.judge] if reference(config, section.judge, seed).run else [])]
-    )
+    names = dict.fromkeys(ref.name for ref in [*refs, reference(config, section.judge, seed)] if ref.run)
     runs = {name: make_run(config, name, seed) for name in names}
     starts = {run.initial.run for run in runs.values() if run.initial} - {run.name for run in runs.values()}
     for start in sorted(starts):
@@ -185,7 +187,7 @@ def cost(run: RunSpec) -> float:
     return float(weights * run.data.exposures)
 
 
-def arm_group_spec(config: Config, plan: Plan, group: str) -> ArmGroupSpec:
+def make_arm_group(config: Config, plan: Plan, group: str) -> ArmGroupSpec:
     """Spec of one decoding job."""
     section = config.tokenswap
     arms = [plan.arms[name] for name in plan.arm_groups[group]]
@@ -196,7 +198,7 @@ def arm_group_spec(config: Config, plan: Plan, group: str) -> ArmGroupSpec:
         seed=arms[0].seed,
         arms=arms,
         experiments=[plan.owner[arm.name] for arm in arms],
-        domains={name: domain.count for name, domain in section.domains.items()},
+        domains=dict.fromkeys(section.domains, section.passages),
         prefix=section.prefix,
         suffix=section.suffix,
         held_out=section.held_out,

@@ -1,0 +1,196 @@
+"""What decoding arms write, and how probable they make given text (tokenswap, section 4)."""
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from memorization.evaluate.bench import Bench
+from memorization.methods import cp_fuse, tokenswap
+from memorization.methods.memfree import MemFreeProcessor, NGramFilter
+from memorization.methods.speculative import speculative_generate
+from memorization.specs import ArmSpec
+
+if TYPE_CHECKING:
+    import torch
+
+CHUNK = 64  # sequences of one forward pass
+LogProbs = Callable[["torch.Tensor", int], "torch.Tensor"]  # (ids (B, T), prompt length) -> (B, T, V)
+
+
+def processors(bench: Bench, arm: ArmSpec) -> list[Any]:
+    """The logits processors of an arm; none where decoding is the model's own."""
+    if arm.method == "tokenswap":
+        assert arm.aux
+        main, other = bench.tokenizer(arm.model), bench.tokenizer(arm.aux)
+        return [
+            tokenswap.TokenSwapProcessor(
+                bench.model(arm.aux),
+                main,
+                bench.words(arm),
+                aux_tokenizer=None if other is main else other,
+                record=True,
+            )
+        ]
+    if arm.method == "cp_fuse":
+        assert arm.aux
+        return [cp_fuse.CPFuseProcessor(bench.model(arm.aux))]
+    if arm.method == "memfree":
+        index = NGramFilter.from_sequences(bench.passages(arm.model).ids, bench.spec.memfree_order)
+        return [MemFreeProcessor(index, prompt_counts=bench.spec.memfree_prompt)]
+    return []
+
+
+def write(
+    bench: Bench,
+    arm: ArmSpec,
+    prompts: np.ndarray,
+    tokens: int,
+    *,
+    sample: int = 0,
+    changes: list[Any] | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Decode `tokens` tokens after each prompt (N, p); returns ids and what TokenSwap changed, both (N, tokens).
+
+    No token ends the text. sample: number of the sample, where the arm samples. changes: the arm's `processors`, where
+    they exist already; they serve any number of calls.
+    """
+    import torch
+
+    model = bench.model(arm.model)
+    seed = [bench.spec.seed, sample]
+    if arm.method == "speculative":
+        assert arm.aux
+        ids = torch.as_tensor(prompts, device=bench.device)
+        state = int(np.random.SeedSequence(seed).generate_state(1)[0])
+        written = speculative_generate(
+            model,
+            bench.model(arm.aux),
+            ids,
+            max_new_tokens=tokens,
+            draft_tokens=bench.spec.draft_tokens,
+            seed=state,
+        )
+        return written.cpu().numpy(), np.zeros(written.shape, bool)
+    changes = processors(bench, arm) if changes is None else changes
+    options: dict[str, Any] = {"max_new_tokens": tokens, "min_new_tokens": tokens, "pad_token_id": 0}
+    options |= {"do_sample": True, "top_k": 0, "top_p": 1.0} if arm.decoding == "sample" else {"do_sample": False}
+    out, marks = [], []
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
+        for start in range(0, len(prompts), CHUNK):
+            ids = torch.as_tensor(prompts[start : start + CHUNK], device=bench.device)
+            made = model.generate(
+                input_ids=ids, attention_mask=torch.ones_like(ids), logits_processor=changes, **options
+            )[:, ids.shape[1] :]
+            out.append(made.cpu().numpy())
+            swapped = np.zeros(made.shape, bool)
+            if arm.method == "tokenswap":
+                swapped = (changes[0].main_choice != made).cpu().numpy()
+            marks.append(swapped)
+    return np.concatenate(out), np.concatenate(marks)
+
+
+def log_probs_of(bench: Bench, arm: ArmSpec) -> LogProbs:
+    """Function that gives an arm's final log-probabilities under teacher forcing, (B, T, V).
+
+    MemFree and speculative decoding have the main model's: the one only bars tokens, the other changes nothing.
+    """
+    import torch
+
+    model = bench.model(arm.model)
+    if arm.method == "tokenswap":
+        assert arm.aux
+        main, other = bench.tokenizer(arm.model), bench.tokenizer(arm.aux)
+        aux, words = bench.model(arm.aux), bench.words(arm)
+        return lambda ids, prompt: tokenswap.teacher_forced_log_probs(
+            model, aux, ids, tokenizer=main, words=words, aux_tokenizer=None if other is main else other
+        )
+    if arm.method == "cp_fuse":
+        assert arm.aux
+        partner = bench.model(arm.aux)
+        return lambda ids, prompt: cp_fuse.teacher_forced_log_probs(model, partner, ids, prompt_length=prompt)
+
+    def plain(ids: "torch.Tensor", prompt: int) -> "torch.Tensor":
+        with torch.no_grad():
+            return model(input_ids=ids, use_cache=False).logits.float().log_softmax(-1)
+
+    return plain
+
+
+def by_length(sequences: list[list[int]], size: int = CHUNK) -> list[np.ndarray]:
+    """Numbers of the sequences in batches of one length each, so that nothing is padded."""
+    lengths = np.array([len(one) for one in sequences])
+    members = [np.flatnonzero(lengths == length) for length in np.unique(lengths)]
+    return [one[start : start + size] for one in members for start in range(0, len(one), size)]
+
+
+def token_losses(bench: Bench, log_probs: LogProbs, sequences: list[list[int]]) -> list[np.ndarray]:
+    """Loss of every token but the first of each sequence, in nats."""
+    import torch
+
+    losses: list[np.ndarray] = [np.zeros(0)] * len(sequences)
+    for members in by_length(sequences):
+        ids = torch.as_tensor([sequences[i] for i in members], device=bench.device)
+        found = -log_probs(ids, 0)[:, :-1].gather(2, ids[:, 1:, None])[..., 0].double().cpu().numpy()
+        for i, row in zip(members, found, strict=True):
+            losses[i] = row
+    return losses
+
+
+def next_log_probs(bench: Bench, log_probs: LogProbs, contexts: list[list[int]]) -> np.ndarray:
+    """Log-probabilities (N, V) of the token after each context; a context is a prompt, nothing of it was written."""
+    import torch
+
+    rows: list[np.ndarray] = [np.zeros(0)] * len(contexts)
+    for members in by_length(contexts):
+        ids = torch.as_tensor([contexts[i] for i in members], device=bench.device)
+        found = log_probs(ids, ids.shape[1])[:, -1].float().cpu().numpy()
+        for i, row in zip(members, found, strict=True):
+            rows[i] = row
+    return np.stack(rows)
+
+
+def mass_on(bench: Bench, arm: ArmSpec, members: list[int], sequences: list[list[int]]) -> float:
+    """Mean probability that the main model gives to tokens `members`, over all positions."""
+    import torch
+
+    total, count = 0.0, 0
+    index = torch.as_tensor(members, device=bench.device)
+    for rows in by_length(sequences):
+        ids = torch.as_tensor([sequences[i] for i in rows], device=bench.device)
+        with torch.no_grad():
+            p = bench.model(arm.model)(input_ids=ids, use_cache=False).logits[:, :-1].float().softmax(-1)
+        found = p.index_select(-1, index).sum(-1)
+        total, count = total + float(found.double().sum()), count + found.numel()
+    return total / count
+
+
+def judge_losses(bench: Bench, prompts: np.ndarray, written: np.ndarray) -> np.ndarray:
+    """Mean loss (N,) of written ids under the judge, which never saw a passage; in nats a token."""
+    import torch
+
+    ids = torch.as_tensor(np.concatenate([prompts, written], axis=1), device=bench.device)
+    found = []
+    with torch.no_grad():
+        for start in range(0, len(ids), CHUNK):
+            batch = ids[start : start + CHUNK]
+            logits = bench.model(bench.spec.judge)(input_ids=batch, use_cache=False).logits[:, :-1].float()
+            loss = -logits.log_softmax(-1).gather(2, batch[:, 1:, None])[..., 0]
+            found.append(loss[:, prompts.shape[1] - 1 :].double().mean(1).cpu().numpy())
+    return np.concatenate(found)
+
+
+def seconds_per_token(bench: Bench, arm: ArmSpec, prompts: np.ndarray, tokens: int) -> float:
+    """Median wall-clock seconds a token of a row, over the job's repeats after one to warm up."""
+    import torch
+
+    taken, changes = [], processors(bench, arm)
+    for _ in range(bench.spec.cost_repeats + 1):
+        start = time.perf_counter()
+        write(bench, arm, prompts, tokens, changes=changes)
+        if bench.device.type == "cuda":
+            torch.cuda.synchronize()
+        taken.append(time.perf_counter() - start)
+    return float(np.median(taken[1:])) / (tokens * len(prompts))

@@ -1,0 +1,1 @@
+"""Methods a user takes home."""
