@@ -43,7 +43,7 @@ gallery: $(READY) ## refresh docs/gallery from the last laptop run
 	@$(BIN)/python -m memorization.cli gallery --scale $(SCALE)
 
 bench: $(READY) ## speed against named peers, in one run
-	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 schema: $(READY) ## config/schema.json from the typed configuration
 	@$(BIN)/python -m memorization.config schema > config/schema.json

@@ -282,7 +282,9 @@ def reverse(name):
         numbers = {"9": 0.05, "43": 0.15, "66": 0.25, "110": 0.5, "136": 0.6, "matched": 0.7}
         aux_size = SIZES.index(arm.aux.split("-")[1])
         memory = numbers[arm.words.split("-")[1]] - 0.1 * aux_size
-        memory = 0.0 if arm.aux == "wild-M" and arm.method == "tokenswap" else 0.8 if arm.model == "goldfish3-M" else memory
+        memory = (
+            0.0 if arm.aux == "wild-M" and arm.method == "tokenswap" else 0.8 if arm.model == "goldfish3-M" else memory
+        )
         cost += {"tuned-L": 1.5}.get(arm.model, 0.5 + 0.001 * len(arm.words) - memory)
     elif arm.method == "cp_fuse":
         memory, cost = (0.5, 4.0) if "half" in name else (0.1, 3.0 if "XS" in name else 4.0)

@@ -108,7 +108,7 @@ def test_packing_by_hand():
         ({"words": "english-100"}, "english-110 is the paper's"),
         ({"suffix": 60}, "is below prefix 20"),
         ({"recipes": {"half1": {"passages": [0.5, 0.5]}}}, "from < to"),
-        ({"recipes": {"wild": {"trained": False}}}, "needs `background: true` or"),
+        ({"recipes": {"wild": {"trained": False}}}, "needs `background: [from, to]` or"),
         ({"recipes": {"tuned": {"start": "wlid"}}}, "no recipe named 'wlid'"),
         ({"recipes": {"tuned": {"start": "half1"}}}, "has a `start` itself"),
         ({"memfree_order": 1}, "greater than or equal to 2"),

@@ -30,7 +30,9 @@ class Recipe(Section):
 
     start: str | None = Field(default=None, description="recipe whose model of the same size is trained on")
     trained: bool = Field(default=True, description="false: a public checkpoint as it is")
-    background: bool = Field(default=False, description="text without the passages is trained on")
+    background: tuple[Fraction, Fraction] | None = Field(
+        default=None, description="share of the background sequences that is trained on: from, to"
+    )
     passages: tuple[Fraction, Fraction] | None = Field(
         default=None, description="share of each domain's passages that is trained on: from, to"
     )
@@ -48,9 +50,11 @@ class Recipe(Section):
     def something(self) -> "Recipe":
         """A recipe trains on something or not at all."""
         if self.trained != bool(self.background or self.passages):
-            raise ValueError("a recipe needs `background: true` or `passages: [from, to]`, or `trained: false`")
-        if self.passages and self.passages[0] >= self.passages[1]:
-            raise ValueError(f"passages: {list(self.passages)} is empty: write from, to with from < to")
+            raise ValueError("a recipe needs `background: [from, to]` or `passages: [from, to]`, or `trained: false`")
+        for name in ("background", "passages"):
+            share = getattr(self, name)
+            if share and share[0] >= share[1]:
+                raise ValueError(f"{name}: {list(share)} is empty: write from, to with from < to")
         if self.start and self.tokenizer == "other":
             raise ValueError("a recipe with a `start` has its tokenizer: leave `tokenizer` out")
         return self

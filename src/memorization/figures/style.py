@@ -3,8 +3,9 @@ but the data.
 """
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -334,19 +335,30 @@ def render_table(
     rules: Sequence[int] = (),
     note: str = "",
     width: str = "column",
+    groups: Sequence[tuple[str, int, int]] = (),
+    sections: Mapping[int, str] | None = None,
+    bold: Sequence[int] = (),
+    note_share: float = 1.0,
 ) -> Figure:
     """Draw a frame of strings as a table with three rules: first column left, the others centered, bold head.
 
     muted: rows set in gray (the paper's own). rules: a thin rule above these rows. Column names may hold line
-    breaks. A table that does not fit into a column is given the page.
+    breaks. What follows a tab in a cell is set small and gray right of it (an uncertainty), with the numbers
+    before it flush right. groups: heads over several columns, (text, first, last). sections: a line of small
+    gray text above a row. bold: rows set as heads. note_share: how much of the width the note may fill, below 1
+    for a note of many small words, whose hinted text is wider than reckoned. A table that does not fit into a
+    column is given the page.
     """
     use_style()
-    size, line, head_line, note_line, margin, gap = 7.5, 0.165, 0.135, 0.115, 0.06, 0.1
+    size, small, line, head_line, note_line, margin, gap = 7.5, 6.0, 0.165, 0.135, 0.115, 0.06, 0.1
     heads = [str(column).split("\n") for column in rows.columns]
-    columns = [
-        max([text_width(part, size, bold=True) for part in head] + [text_width(str(cell), size) for cell in rows[name]])
-        for head, name in zip(heads, rows.columns, strict=True)
-    ]
+    sections = sections or {}
+    columns, mains, tails = [], [], []
+    for k, head in enumerate(heads):
+        cells = [str(cell).split("\t") for cell in rows.iloc[:, k]]
+        tails.append(max([text_width(cell[1], small) for cell in cells if len(cell) > 1], default=0.0))
+        mains.append(max([text_width(cell[0], size, i in bold) for i, cell in enumerate(cells)], default=0.0))
+        columns.append(max([text_width(part, size, bold=True) for part in head] + [mains[-1] + tails[-1]]))
     needed = sum(columns) + gap * (len(columns) - 1) + 2 * margin
     inches = WIDTHS["page"] if needed > WIDTHS[width] else WIDTHS[width]
     gap += min(0.35, max(0.0, inches - needed) / max(1, len(columns) - 1))
@@ -354,8 +366,9 @@ def render_table(
     left = (inches - total) / 2
     starts = left + np.concatenate([[0], np.cumsum(np.array(columns[:-1]) + gap)])
     head_lines = max(map(len, heads))
-    notes = wrap(note, total, 6.3)
+    notes = wrap(note, note_share * total, 6.3)
     height = 0.08 + 0.09 + head_lines * head_line + len(rows) * line + 0.06 + len(notes) * note_line + 0.17
+    height += (head_line + 0.05) * bool(groups) + line * len(sections)
 
     figure = Figure(figsize=(inches, height))
     ax = figure.add_axes((0, 0, 1, 1))
@@ -367,22 +380,38 @@ def render_table(
 
     def write(k: int, y: float, text: str, **look: Any) -> None:
         x, ha = (starts[k], "left") if k == 0 else (starts[k] + columns[k] / 2, "center")
-        ax.text(x, y, text, ha=ha, va="baseline", fontsize=size, **look)
+        if tails[k] and "weight" not in look and k:
+            x, ha = starts[k] + (columns[k] + mains[k] - tails[k]) / 2, "right"
+        number, _, tail = text.partition("\t")
+        ax.text(x, y, number, ha=ha, va="baseline", fontsize=size, **look)
+        if tail:
+            ax.text(x, y, tail, ha="left", va="baseline", fontsize=small, color=MUTED)
 
     y = height - 0.08
     rule(y, 1.0)
+    if groups:
+        y -= head_line + 0.03
+        for text, first, last in groups:
+            ends = starts[first], starts[last] + columns[last]
+            ax.text(sum(ends) / 2, y + 0.025, text, ha="center", va="baseline", fontsize=size, weight="bold")
+            ax.plot(ends, [y - 0.015] * 2, color=MUTED, lw=0.5, solid_capstyle="butt")
+        y -= 0.02
     y -= 0.045 + head_lines * head_line
     for k, head in enumerate(heads):
         for up, text in enumerate(reversed(head)):
             write(k, y + 0.03 + up * head_line, text, weight="bold")
     y -= 0.045
     rule(y, 0.6)
-    for i, cells in enumerate(rows.to_numpy()):
+    for i, row in enumerate(rows.to_numpy()):
         if i in rules:
             rule(y, 0.4, MUTED)
+        if i in sections:
+            y -= line
+            ax.text(left, y + 0.05, sections[i], va="baseline", fontsize=6.6, style="italic", color=MUTED)
         y -= line
-        for k, cell in enumerate(cells):
-            write(k, y + 0.05, str(cell), color=MUTED if muted is not None and muted[i] else INK)
+        for k, cell in enumerate(row):
+            color = MUTED if muted is not None and muted[i] else INK
+            write(k, y + 0.05, str(cell), color=color, **({"weight": "bold"} if i in bold else {}))
     y -= 0.02
     rule(y, 1.0)
     for text in notes:
@@ -391,6 +420,7 @@ def render_table(
     return sign(figure, params)
 
 
+@cache  # tables and set text measure the same words again and again
 def text_width(text: str, size: float, bold: bool = False) -> float:
     """Width of one line of text in inches."""
     font = FontProperties(family=FONT, size=size, weight="bold" if bold else "normal")

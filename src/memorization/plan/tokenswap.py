@@ -56,7 +56,8 @@ def make_run(config: Config, name: str, seed: int) -> RunSpec:
     parts, domains = passage_parts(config, recipe), list(section.domains)
     if recipe.background:
         folder = "background" if recipe.tokenizer == "main" else "background_other"
-        parts = [DataPart(set="background", folder=folder, items=section.background), *parts]
+        first, last = (round(share * section.background) for share in recipe.background)
+        parts = [DataPart(set="background", folder=folder, items=last - first, first=first), *parts]
     exposures = sum(part.exposures for part in parts)
     batch_size = min(recipe.batch_size or section.batch_size, exposures)
     steps = math.ceil(exposures / batch_size)
