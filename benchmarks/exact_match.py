@@ -1,6 +1,6 @@
 """Exact match of all items by one teacher-forced pass against `transformers`' generate, in one run.
 
-    python benchmarks/bench_exact_match.py [--items 256]
+    python benchmarks/exact_match.py [--items 256]
 
 The model memorizes half of the items first, so that both answers occur; the two methods must agree on every item.
 `generate` is timed on the whole batch with its KV cache (its fastest use here) and, as a naive evaluation would use it,

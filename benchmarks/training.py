@@ -1,6 +1,6 @@
 """Tokens a second of our training loop against Hugging Face `Trainer` and a bare hand-written loop, in one run.
 
-    python benchmarks/bench_training.py [--steps 60] [--widths 64 128 256]
+    python benchmarks/training.py [--steps 60] [--widths 64 128 256]
 
 Same model, same batches, one thread. The peers: `Trainer` (AdamW, no logging, no saving) and ten lines of torch with
 the same fused optimizer as ours. Each is timed several times in turn, interleaved, and the best time counts, so that

@@ -13,6 +13,8 @@ from memorization.errors import UserError
 from workspace import REPOSITORY
 
 SCALES = sorted(path.stem for path in (REPOSITORY / "config" / "scales").glob("*.yaml"))
+SCALE = "smoke"  # whose keys are flipped: the same keys as at any scale, and the fewest jobs to plan
+PAPERS = Config.model_fields["papers"].annotation.__args__[0].__args__
 Jobs = dict[tuple[str, ...], str]
 
 
@@ -53,7 +55,7 @@ def key(job: Any) -> tuple[str, ...]:
 def describe(job: Any) -> str:
     """Everything about a job that a configuration key may change."""
     resources = {k: v for k, v in job.resources.items() if k not in ("tmpdir", "_nodes")}
-    params = [repr(value) for value in job.params]
+    params = sorted({repr(value) for value in job.params})  # a set, as Snakemake compares them
     return json.dumps([params, {k: str(v) for k, v in resources.items()}, sorted(map(str, job.input))])
 
 
@@ -64,7 +66,10 @@ def test_every_scale_plans(scale):
     assert len(jobs) > 10 and runs >= 1
 
 
-@pytest.mark.parametrize("target", ["patterns", "patterns_fig2a", "claims", "assets", "freeze"])
+TARGETS = ["patterns", "patterns_fig2a", "tokenswap", "tokenswap_fig3", "claims", "assets", "freeze"]
+
+
+@pytest.mark.parametrize("target", TARGETS)
 def test_every_kind_of_target_plans(target):
     assert plan({"scale": "smoke"}, target)
 
@@ -95,7 +100,7 @@ def get(config: dict[str, Any], path: tuple[str, ...]) -> Any:
 # keys whose flip cannot be guessed from their type
 FLIPS: dict[str, Any] = {
     "scale": None,  # another scale is another folder: every job changes; tested above
-    "papers": None,  # only one paper exists to choose from
+    "papers": ["patterns"],
     "results": "elsewhere",
     "compute.device": "cpu",
     "compute.precision": "bfloat16",
@@ -107,6 +112,14 @@ FLIPS: dict[str, Any] = {
     "patterns.initializer_std": 0.05,
     "patterns.text_embedding": "trained",
     "patterns.lengths": [23, 32],
+    "tokenswap.architecture": "gpt2",
+    "tokenswap.words": "english-66",
+    "tokenswap.judge": "background-M",
+    "tokenswap.optimizer.name": "adam",
+    "tokenswap.optimizer.schedule": "linear",
+    "tokenswap.recipes.tuned.start": "other",
+    "tokenswap.recipes.tuned.goldfish": 5,
+    "tokenswap.recipes.wild.tokenizer": None,  # only where a recipe starts from nothing
 }
 BY_NAME: dict[str, Any] = {
     "kind": None,
@@ -151,8 +164,8 @@ def flipped(path: tuple[str, ...], value: Any) -> Any:
 
 
 def all_flips() -> list[tuple[tuple[str, ...], Any]]:
-    """(path, other value) of every leaf of the laptop configuration."""
-    config = Config.model_validate(layers(REPOSITORY / "config", "laptop")).model_dump(mode="json")
+    """(path, other value) of every leaf of the configuration of `SCALE`."""
+    config = Config.model_validate(layers(REPOSITORY / "config", SCALE)).model_dump(mode="json")
     flips = [(path, flipped(path, get(config, path))) for path in leaves(config)]
     return [(path, value) for path, value in flips if value is not None] + [
         (("patterns", "mixtures", "mix4"), {"mi": 0.35, "mij": 0.15})
@@ -167,8 +180,8 @@ def nested(path: tuple[str, ...], value: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def laptop() -> Jobs:
-    return plan({"scale": "laptop"})
+def unchanged() -> Jobs:
+    return plan({"scale": SCALE})
 
 
 def changed_jobs(before: Jobs, after: Jobs) -> set[tuple[str, ...]]:
@@ -178,26 +191,26 @@ def changed_jobs(before: Jobs, after: Jobs) -> set[tuple[str, ...]]:
 
 def test_most_leaves_are_flipped():
     """The exceptions are few, and named above."""
-    config = Config.model_validate(layers(REPOSITORY / "config", "laptop")).model_dump(mode="json")
+    config = Config.model_validate(layers(REPOSITORY / "config", SCALE)).model_dump(mode="json")
     everything = set(leaves(config))
     assert len(all_flips()) > 0.75 * len(everything)
 
 
 @pytest.mark.parametrize("part", range(8))
-def test_every_leaf_changes_some_job_and_none_of_another_paper(laptop, part):
+def test_every_leaf_changes_some_job_and_none_of_another_paper(unchanged, part):
     dead, leaks = [], []
     for path, value in all_flips()[part::8]:
-        overrides = {"scale": "laptop", **copy.deepcopy(nested(path, value))}
+        overrides = {"scale": SCALE, **copy.deepcopy(nested(path, value))}
         try:
             load_config(REPOSITORY / "config", overrides)
         except UserError:
             continue  # refused with a reason: not a dead knob
-        changed = changed_jobs(laptop, plan(overrides))
+        changed = changed_jobs(unchanged, plan(overrides))
         if not changed:
             dead.append(f"{'.'.join(path)} = {value!r}")
-        if path[0] == "patterns":
+        if path[0] in PAPERS:
             leaks += [
-                (path, name) for name in changed if not any("patterns" in part for part in name) and not is_shared(name)
+                (path, name) for name in changed if not any(path[0] in part for part in name) and not is_shared(name)
             ]
     assert not dead and not leaks
 

@@ -63,7 +63,7 @@ class ClaimsFile(BaseModel):
 def read_claims(path: str | Path) -> ClaimsFile:
     """Read and check a claims file; a UserError names the file, the claim and the nearest right key."""
     try:
-        raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        raw = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except yaml.YAMLError as error:
         raise UserError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
     try:
