@@ -1,8 +1,8 @@
 """Memorization in language and vision-language models: seven papers, one DAG.
 
     snakemake                        every figure, table and claim at laptop size
-    snakemake patterns               one paper
-    snakemake patterns_fig2a         one figure
+    snakemake patterns               one paper; tokenswap is another
+    snakemake tokenswap_fig3         one figure
     snakemake claims                 the claims ledger
     snakemake -n                     what would run, and why
     snakemake --config scale=smoke   another size (smoke, laptop, gpu, paper)

@@ -2,31 +2,39 @@
 
 import ast
 import importlib
+import importlib.util
 import json
 import re
 from pathlib import Path
 from types import SimpleNamespace
 
+import fake_runs
+import fake_tokenswap
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from fake_runs import everything
 from PIL import Image
 
 from memorization import gallery
 from memorization.claims.ledger import COLUMNS
+from memorization.config import Config
 from memorization.errors import UserError
+from memorization.evaluate.arms import measure_all
+from memorization.gallery import runs
+from memorization.plan import PLANS
 from memorization.provenance.record import provenance, write_table
 from memorization.specs import ProbeSpec
 from memorization.tables.common import figure_function, pick
 from memorization.training.__main__ import collect
 from memorization.training.loop import train
 from tiny import tiny_group, tiny_run
+from tiny_arms import arm, tiny_arms
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "envs/README.md", ROOT / "results/README.md"])
 CATALOG = yaml.safe_load((ROOT / "config/figures.yaml").read_text())
+PAPERS = list(PLANS)
 AGAIN = "run `python -m memorization.gallery`"
 
 
@@ -43,7 +51,13 @@ def documented(title: str) -> list[str]:
     table = re.search(rf"<!-- {title} -->\n((?:\|.*\n)+)", text)
     assert table, f"docs/columns.md has no table {title}"
     first = [line.split("|")[1] for line in table[1].splitlines()[2:]]
-    return [name for cell in first for name in re.findall(r"`(\w+)`", cell)]
+    return [name for cell in first for name in re.findall(r"`([\w.]+)`", cell)]
+
+
+def example(page: str, word: str) -> str:
+    """The first Python block of a page that holds a word."""
+    found = re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), re.M | re.S)
+    return next(source for source in found if word in source)
 
 
 def anchors(page: Path) -> set[str]:
@@ -104,7 +118,7 @@ def test_the_readme_example_of_exact_match_is_right(data_root):
     from memorization.models.build import build
     from memorization.probes.completion import generate, true_completions
 
-    source = re.search(r"```python\n(.*?exact_match.*?)```", (ROOT / "README.md").read_text(), re.S)[1]
+    source = example("README.md", "import exact_match")
     lines = source.strip().splitlines()
     rng = np.random.default_rng(0)
     texts = [rng.integers(0, 2, 85).tolist() for _ in range(40)]
@@ -117,13 +131,78 @@ def test_the_readme_example_of_exact_match_is_right(data_root):
     assert np.array_equal(names["memorized"], written) and 0 < written.sum() < len(texts)
 
 
-def test_every_set_and_figure_is_on_the_page_of_its_paper():
+@pytest.fixture(scope="module")
+def arms_root(tmp_path_factory):
+    """A results folder with the data and models of a small decoding job, and its spec."""
+    root = tmp_path_factory.mktemp("arms") / "test"
+    return root, tiny_arms(root)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/tokenswap.md"])
+def test_the_example_of_tokenswap_is_right(arms_root, page):
+    """Its last lines, on models of ours, write what the formula says, step by step."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from memorization.methods.swap_set import SwapSet
+
+    source = example(page, "import TokenSwapProcessor")
+    root, _ = arms_root
+    tokenizer = AutoTokenizer.from_pretrained(root / "data/tokenswap/tokenizer")
+    models = [AutoModelForCausalLM.from_pretrained(root / "models" / f"{n}-s0") for n in ("wild-L", "background-S")]
+    names = {"tokenizer": tokenizer, "model": models[0], "aux": models[1]}
+    kept = [line for line in source.splitlines() if "from_pretrained" not in line and "transformers" not in line]
+    exec("\n".join(kept), names)
+    members = list(SwapSet.named("english-110").coverage(tokenizer).main_ids)
+    ids, changed = names["inputs"].input_ids, 0
+    while ids.shape[1] < names["written"].shape[1]:
+        with torch.no_grad():
+            main, aux = (model(ids).logits[0, -1].double().softmax(-1) for model in models)
+        final = main.clone()
+        final[members] = aux[members] * main[members].sum() / aux[members].sum()
+        changed += int(final.argmax() != main.argmax())
+        ids = torch.cat([ids, final.argmax()[None, None]], dim=1)
+    assert torch.equal(ids, names["written"]) and ids.shape[1] > 40 and changed
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_every_figure_is_on_the_page_of_its_paper(paper):
+    page = (ROOT / f"docs/{paper}.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \|", page, re.M)
+    assert [name for name in rows if name in CATALOG] == [n for n, e in CATALOG.items() if e["paper"] == paper]
+
+
+def test_every_set_of_patterns_is_on_its_page():
     page = (ROOT / "docs/patterns.md").read_text()
     config = yaml.safe_load((ROOT / "config/papers/patterns.yaml").read_text())
-    for name in (*CATALOG, *config["mixtures"]):
+    for name in config["mixtures"]:
         assert f"`{name}`" in page, name
     kinds = {entry["kind"] for entry in config["sets"].values()}
     assert kinds <= set(re.findall(r"\| `(\w+)` \| ", page))
+
+
+def test_recipes_domains_and_experiments_of_tokenswap_are_on_its_page():
+    page = (ROOT / "docs/tokenswap.md").read_text()
+    config = yaml.safe_load((ROOT / "config/papers/tokenswap.yaml").read_text())
+    first = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", page, re.M)
+    named = {name for cell in first for name in re.findall(r"`(\w+)`", cell)}
+    assert {*config["recipes"], *config["experiments"], *(f"passages_{one}" for one in config["domains"])} <= named
+    section = page.split("\n## Experiments\n")[1].split("\n## ")[0]
+    for name, experiment in config["experiments"].items():
+        row = next(line for line in section.splitlines() if line.startswith(f"| `{name}` |"))
+        asking = {f for f, e in CATALOG.items() if e["paper"] == "tokenswap" and name in e["experiments"]}
+        assert set(re.findall(r"`(tokenswap_\w+)`", row)) == asking, name
+        models = {model for arm in experiment["arms"] for model in (arm["model"], arm.get("aux"))}
+        assert set(re.findall(r"`(\w+-\w+)`", row)) <= models, name
+
+
+def test_every_place_that_lists_papers_has_the_same():
+    said = re.search(r"^PAPERS = (\[.*\])$", (ROOT / "rules/common.smk").read_text(), re.M)[1]
+    assert ast.literal_eval(said) == PAPERS == list(gallery.SHOWN)
+    allowed = Config.model_json_schema()["properties"]["papers"]["items"]["enum"]
+    assert allowed == PAPERS == list(yaml.safe_load((ROOT / "docs/deviations.yaml").read_text()))
+    assert {entry["paper"] for entry in CATALOG.values()} == set(PAPERS)
+    assert all(CATALOG[name]["paper"] == paper for paper, names in gallery.SHOWN.items() for name in names)
 
 
 # ---- columns
@@ -132,8 +211,12 @@ def test_every_set_and_figure_is_on_the_page_of_its_paper():
 def test_measurement_columns_and_metrics_are_documented(data_root, tmp_path):
     """A real run with every probe there is; docs/columns.md names what it writes, no more and no less."""
     probes = "memorization.probes.scheduled"
-    every = {"completion": 5, "overlap": 10, "adherence": 10, "sampling": 10}
-    options = {"overlap": {"jaccard_order": 2}, "sampling": {"samples": 2, "temperature": 0.5}}
+    every = {"completion": 5, "overlap": 10, "adherence": 10, "sampling": 10, "passages": 10}
+    options = {
+        "overlap": {"jaccard_order": 2},
+        "sampling": {"samples": 2, "temperature": 0.5},
+        "passages": {"subsets": ["random_digits"]},
+    }
     run = tiny_run(
         steps=10,
         probes=[
@@ -151,23 +234,66 @@ def test_measurement_columns_and_metrics_are_documented(data_root, tmp_path):
     assert {*metrics["metric"], *items["metric"]} == set(documented("values"))
 
 
+def test_columns_and_metrics_of_decoding_arms_are_documented(arms_root, tmp_path):
+    """A real job with every method; docs/columns.md names what it writes, and for which data."""
+    root, spec = arms_root
+    metrics, items = measure_all(spec, root, tmp_path / "work", code="c")
+    assert set(metrics["method"]) == {"standard", "tokenswap", "memfree", "cp_fuse", "speculative", "limit"}
+    assert sorted(metrics.columns) == sorted(documented("decoding"))
+    assert sorted(items.columns) == sorted(documented("decoding items"))
+    assert {*metrics["metric"], *items["metric"]} == set(documented("decoding values"))
+    text = (ROOT / "docs/columns.md").read_text().split("<!-- decoding values -->")[1]
+    for names, data, where in re.findall(r"^\| (`.+?`) \| (\w+) \| (\w+) \|", text.split("\n\n")[0], re.M):
+        for name in re.findall(r"`([\w.]+)`", names):
+            frames = {"metrics": metrics, "items": items}
+            found = {k: set(f.loc[f["metric"] == name, "data"].str.split("_").str[0]) for k, f in frames.items()}
+            wanted = {data.split("_")[0]}
+            expected = {k: wanted if where in ("both", k) else set() for k in frames}
+            assert found == expected, name
+
+
+def test_an_arm_without_words_has_neither_mass_nor_frequency(arms_root, tmp_path):
+    root, spec = arms_root
+    one = arm("wild-L").model_copy(update={"measure": ["held_out"]})
+    metrics, _ = measure_all(spec.model_copy(update={"arms": [one], "experiments": ["wild"]}), root, tmp_path, code="c")
+    assert set(metrics["metric"]) == {"cross_entropy", "cross_entropy_words", "cross_entropy_others"}
+    shares = metrics.set_index("metric")
+    parts = sum(shares.loc[f"cross_entropy_{part}", ["value", "n"]].prod() for part in ("words", "others"))
+    assert parts / shares.loc["cross_entropy", "n"] == pytest.approx(shares.loc["cross_entropy", "value"])
+
+
 def test_claims_columns_are_documented_in_their_order():
     assert documented("claims") == COLUMNS
 
 
-def test_figure_table_columns_are_documented():
-    metrics, items = everything(seeds=1, every=100)
-    published = pd.read_csv(ROOT / "config/published/patterns.csv")
+FAKES = {
+    "patterns": lambda: fake_runs.everything(seeds=1, every=100),
+    "tokenswap": lambda: fake_tokenswap.everything(seeds=1, passages=8),
+}
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_figure_table_columns_are_documented(paper):
+    metrics, items = FAKES[paper]()
+    published = pd.read_csv(ROOT / f"config/published/{paper}.csv")
     models = {"M": {"layers": 2, "width": 64}}
-    used = {"scale"}
+    used, made = {"scale"}, set()
     for figure, entry in CATALOG.items():
+        if entry["paper"] != paper:
+            continue
         frames = [pick(frame, experiment=entry["experiments"]) for frame in (metrics, items)]
         theirs = published[published["figure"] == figure]
         params = {**entry["params"], "models": models, "published": theirs if len(theirs) else None}
         table = figure_function("tables", figure)(*frames, params)
         assert {"metric", "value"} <= set(table.columns), figure
         used |= set(table.columns)
-    assert used == set(documented("tables"))
+        made |= set(table["metric"])
+    title = f"tables of {paper}"
+    if paper == "tokenswap":  # its row of `metric` names those that are not metrics of arms
+        text = (ROOT / "docs/columns.md").read_text().split(f"<!-- {title} -->")[1]
+        row = next(line for line in text.splitlines() if line.startswith("| `metric` |"))
+        assert made - set(documented("decoding values")) == set(re.findall(r"`(\w+)`", row)) - {"metric"}
+    assert used == set(documented(title))
 
 
 # ---- generated pages
@@ -178,17 +304,21 @@ def test_deviations_page_is_in_step():
     assert (ROOT / "docs/deviations.md").read_text() == page, AGAIN
 
 
-def test_table_of_scales_is_in_step():
-    assert gallery.block(ROOT / "docs/patterns.md", "scales") == gallery.scales_block(ROOT / "config"), AGAIN
+@pytest.mark.parametrize("paper", PAPERS)
+def test_table_of_scales_is_in_step(paper):
+    made = gallery.scales_block(ROOT / "config", paper)
+    assert gallery.block(gallery.page_of(ROOT, paper), "scales") == made, AGAIN
 
 
 def test_rule_graph_of_the_readme_names_rules_that_exist():
     rules = "".join(path.read_text() for path in [ROOT / "Snakefile", *ROOT.glob("rules/*.smk")])
     known = set(re.findall(r"^\s*rule (\w+):", rules, re.M))
-    numbered = {f"{kind}_patterns" for kind in ("plot", "make_tables")} | set(re.findall(r'f"(make_\w+)_\{', rules))
+    numbered = {f"{kind}_{paper}" for kind in ("plot", "make_tables") for paper in PAPERS}
+    numbered |= set(re.findall(r'f"(make_\w+)_\{', rules))
     graph = gallery.block(ROOT / "README.md", "rulegraph")
     assert set(re.findall(r"^    (\w+) --> ", graph, re.M)) <= known | numbered, AGAIN
-    assert "train --> test_claims" in graph
+    for edge in ("train --> test_claims", "train --> decode_arms", "decode_arms --> make_tables_tokenswap"):
+        assert edge in graph, AGAIN
 
 
 def test_numbered_rules_become_one_node_and_colors_go():
@@ -213,33 +343,31 @@ def finished(tmp_path):
     repository, results = tmp_path / "repository", tmp_path / "repository" / "results" / "laptop"
     (repository / "docs").mkdir(parents=True)
     (repository / "config").symlink_to(ROOT / "config")
-    for name in ("README.md", "docs/patterns.md", "docs/deviations.yaml"):
+    for name in ("README.md", *(f"docs/{paper}.md" for paper in PAPERS), "docs/deviations.yaml"):
         (repository / name).write_text((ROOT / name).read_text())
     claims = [
         {"claim": "forgetting", "verdict": "reproduced", "tables": "patterns_tab1"},
-        {
-            "claim": "order",
-            "verdict": "contradicted",
-            "tables": "patterns_fig2a, patterns_fig2b",
-            "published": 0.5,
-        },
+        {"claim": "order", "verdict": "contradicted", "tables": "patterns_fig2a, patterns_fig2b", "published": 0.5},
+        {"paper": "tokenswap", "claim": "trade_off", "verdict": "inconclusive", "tables": "tokenswap_fig3"},
     ]
     results.mkdir(parents=True)
     rows = [{**CLAIM, **claim} for claim in claims]
     pd.DataFrame(rows).reindex(columns=COLUMNS).to_csv(results / "claims.csv", index=False)
     (results / "figures").mkdir()
-    for name in gallery.SHOWN:
+    for name in (name for names in gallery.SHOWN.values() for name in names):
         picture = np.random.default_rng(0).integers(0, 255, (100, 1500, 3), dtype=np.uint8)
         Image.fromarray(picture).save(results / "figures" / f"{name}.png")
-    for name in CATALOG:
+    for name, entry in CATALOG.items():
         write_table(
             pd.DataFrame({"value": [1.0]}),
-            results / f"patterns/tables/{name}.parquet",
+            results / f"{entry['paper']}/tables/{name}.parquet",
             provenance("c0ffee", [0]),
         )
-    planned = gallery.plan(gallery.load_config(ROOT / "config", {"scale": "laptop"}), "patterns")
-    jobs = [f"train/{group}" for group in planned.groups]
-    jobs += [f"{kind}/patterns_{i}" for kind in ("make_tables", "plot") for i in range(len(CATALOG))]
+    jobs = []
+    for paper in PAPERS:
+        planned = gallery.plan(gallery.load_config(ROOT / "config", {"scale": "laptop"}), paper)
+        jobs += [*(f"train/{group}" for group in planned.groups), *(f"decode_arms/{job}" for job in planned.arm_groups)]
+        jobs += [f"{kind}/{paper}_{i}" for kind in ("make_tables", "plot") for i in range(len(CATALOG))]
     for job in jobs:
         path = results / "benchmarks" / f"{job}.tsv"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -272,10 +400,18 @@ def test_refresh_writes_pictures_times_and_verdicts(finished, drawn):
     planned = gallery.plan(gallery.load_config(ROOT / "config", {"scale": "laptop"}), "patterns")
     groups = len(planned.groups_for(CATALOG["patterns_fig2b"]["experiments"]))
     assert f"| {gallery.minutes((groups + 2) * SECONDS)} |" in lines["patterns_fig2b"]
-    assert "1 reproduced" in readme and "1 contradicted" in readme and "0 inconclusive" in readme
+    tally = {line.split("`")[1]: line for line in readme.splitlines() if ". Claims: " in line}
+    assert "1 reproduced" in tally["patterns"] and "1 contradicted" in tally["patterns"]
+    assert "0 inconclusive" in tally["patterns"] and "1 inconclusive" in tally["tokenswap"]
+    assert "? trade_off" in lines["tokenswap_fig3"] and "trade_off" not in lines["tokenswap_tab12"]
+    assert all(f"docs/gallery/{name}.png" in readme for names in gallery.SHOWN.values() for name in names)
+    behind = runs.jobs_behind(gallery.load_config(ROOT / "config", {"scale": "laptop"}), "tokenswap", ["sizes"])
+    assert f"| {gallery.minutes((len(behind) + 2) * SECONDS)} |" in lines["tokenswap_fig3"]
 
+    assert "| `trade_off` |" in (repository / "docs/tokenswap.md").read_text()
     page = (repository / "docs/patterns.md").read_text()
     row = next(line for line in page.splitlines() if line.startswith("| `order` |"))
+    assert "trade_off" not in page
     assert "Items \\| are forgotten." in row and "2.5 [2, 3], 3 seeds" in row and "| 0.5 |" in row
     assert (repository / "docs/deviations.md").is_file() and "nan" not in row
 
@@ -283,7 +419,7 @@ def test_refresh_writes_pictures_times_and_verdicts(finished, drawn):
 def test_refresh_twice_changes_nothing(finished, drawn):
     repository, results = finished
     gallery.refresh(repository, results, "laptop")
-    pages = [repository / "README.md", repository / "docs/patterns.md"]
+    pages = [repository / "README.md", *(gallery.page_of(repository, paper) for paper in PAPERS)]
     before = [page.read_text() for page in pages]
     gallery.refresh(repository, results, "laptop")
     assert [page.read_text() for page in pages] == before
@@ -298,15 +434,59 @@ def test_an_unknown_time_is_a_dash_and_not_a_zero(finished, drawn):
     assert gallery.minutes(gallery.figure_seconds(results, name, catalog, config)) == "–"
 
 
-@pytest.mark.parametrize("missing", ["claims.csv", "figures/patterns_fig2a.png", "patterns/tables"])
+MISSING = ["claims.csv", *(f"figures/{names[0]}.png" for names in gallery.SHOWN.values())]
+
+
+@pytest.mark.parametrize("missing", [*MISSING, *(f"{paper}/tables" for paper in PAPERS)])
 def test_without_results_nothing_is_touched_and_one_sentence_says_what_to_do(finished, drawn, missing):
     repository, results = finished
     path = results / missing
     path.rename(results / "elsewhere")
-    before = (repository / "README.md").read_text()
-    with pytest.raises(UserError, match="make figures SCALE=laptop"):
+    refused(repository, results, "make figures SCALE=laptop")
+
+
+def refused(repository, results, why):
+    """`refresh` gives one sentence and leaves every page as it was."""
+    before = {path: path.read_text() for path in sorted(repository.rglob("*.md"))}
+    with pytest.raises(UserError, match=why) as error:
         gallery.refresh(repository, results, "laptop")
-    assert (repository / "README.md").read_text() == before and not (repository / "docs/gallery").exists()
+    assert "\n" not in str(error.value) and not (repository / "docs/gallery").exists()
+    assert {path: path.read_text() for path in sorted(repository.rglob("*.md"))} == before
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_claims_of_one_paper_only_are_refused(finished, drawn, paper):
+    repository, results = finished
+    ledger = pd.read_csv(results / "claims.csv")
+    ledger[ledger["paper"] != paper].to_csv(results / "claims.csv", index=False)
+    refused(repository, results, rf"no claims of {paper}: run `make figures SCALE=laptop`")
+
+
+def test_a_page_without_its_block_changes_nothing(finished, drawn):
+    repository, results = finished
+    page = repository / "docs/tokenswap.md"
+    page.write_text(page.read_text().replace("<!-- claims:end -->", ""))
+    refused(repository, results, r"tokenswap\.md has no block claims")
+
+
+def test_jobs_behind_a_figure_are_those_that_its_target_would_run():
+    """With one run and one arm a job: the arms, their models, the judge's, and what tuned models start from."""
+    single = {"runs_per_job": 1, "arms_per_job": 1}
+    config = gallery.load_config(ROOT / "config", {"seeds": 1, "tokenswap": single})
+    planned = gallery.plan(config, "tokenswap")
+
+    def behind(experiment):
+        jobs = runs.jobs_behind(config, "tokenswap", [experiment])
+        assert len(set(jobs)) == len(jobs)
+        pairs = [job.split("/") for job in jobs]
+        trained = [planned.groups[job][0] for kind, job in pairs if kind == "train"]
+        return sorted(trained), sorted(planned.arm_groups[job][0] for kind, job in pairs if kind == "decode_arms")
+
+    trained, decoded = behind("speculative")
+    assert trained == ["background-L-s0", "background-S-s0", "wild-L-s0"] and len(decoded) == 4
+    models = ("background-L", "background-S", "half1-L", "half2-L", "mix1-L", "mix2-L", "tuned-L")
+    trained, decoded = behind("extreme")
+    assert trained == [f"{name}-s0" for name in models] and decoded == sorted(planned.experiments["extreme"])
 
 
 def test_a_page_without_its_block_is_named(tmp_path):

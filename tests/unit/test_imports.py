@@ -12,9 +12,12 @@ LIGHT_MODULES = [
     "memorization.cli",
     "memorization.claims.ledger",
     "memorization.claims.patterns",
+    "memorization.claims.tokenswap",
     "memorization.figures.patterns",
+    "memorization.figures.tokenswap",
     "memorization.plan",
     "memorization.tables.patterns",
+    "memorization.tables.tokenswap",
 ]
 
 

@@ -1,124 +1,37 @@
 """TokenSwap's rule, its logits processor, and its form for servers of probabilities."""
 
-import functools
-import json
 import math
-import pydoc_data.topics as english
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from swap_models import (
+    ARCHITECTURES,
+    PAD,
+    WORDS,
+    V,
+    cached_model,
+    generate,
+    literal,
+    model,
+    processor,
+    prompts,
+    stepwise,
+    trained,
+)
 from transformers import (
-    BloomConfig,
-    BloomForCausalLM,
-    GPT2Config,
-    GPT2LMHeadModel,
-    GPTNeoXConfig,
-    GPTNeoXForCausalLM,
-    LlamaConfig,
-    LlamaForCausalLM,
     LogitsProcessorList,
-    MistralConfig,
-    MistralForCausalLM,
-    OPTConfig,
-    OPTForCausalLM,
     PreTrainedTokenizerFast,
 )
 
 from memorization.errors import UserError
-from memorization.methods.auxiliary import Auxiliary, window_start
-from memorization.methods.retokenize import RowText, Tokenizers
-from memorization.methods.swap_set import SwapSet
+from memorization.methods.auxiliary import window_start
 from memorization.methods.tokenswap import (
-    REMAINDER,
     TokenSwapProcessor,
-    TokenSwapServer,
     swap_log_probs,
-    swap_next_token,
     teacher_forced_log_probs,
 )
-
-torch.set_num_threads(1)
-V, PAD = 60, 0
-WORDS = torch.tensor([3, 7, 11, 20, 21, 22, 23, 40, 41, 42, 43, 44, 45, 50])
-NONE = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
-ARCHITECTURES = ["gpt2", "neox", "llama", "opt", "bloom"]
-
-
-def model(kind: str, seed: int, vocabulary: int = V, positions: int = 64):
-    """A tiny model with initial weights large enough that its distributions differ from uniform."""
-    size = {"vocab_size": vocabulary, **NONE, "initializer_range": 0.5}
-    small = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, **size}
-    rotary = {**small, "intermediate_size": 32, "max_position_embeddings": positions}
-    torch.manual_seed(seed)
-    built = {
-        "gpt2": lambda: GPT2LMHeadModel(GPT2Config(n_embd=16, n_layer=2, n_head=2, n_positions=positions, **size)),
-        "neox": lambda: GPTNeoXForCausalLM(GPTNeoXConfig(**rotary)),
-        "llama": lambda: LlamaForCausalLM(LlamaConfig(**rotary)),
-        "mistral": lambda: MistralForCausalLM(MistralConfig(**rotary, sliding_window=6, num_key_value_heads=2)),
-        "opt": lambda: OPTForCausalLM(
-            OPTConfig(
-                **{k: v for k, v in size.items() if k != "initializer_range"},
-                init_std=0.5,
-                hidden_size=16,
-                num_hidden_layers=2,
-                num_attention_heads=2,
-                ffn_dim=32,
-                word_embed_proj_dim=16,
-                max_position_embeddings=positions,
-            )
-        ),
-        "bloom": lambda: BloomForCausalLM(BloomConfig(hidden_size=16, n_layer=2, n_head=2, **size)),
-    }[kind]()
-    return built.eval()
-
-
-@functools.cache
-def cached_model(kind: str, seed: int, vocabulary: int = V):
-    return model(kind, seed, vocabulary)
-
-
-def processor(aux, words=(WORDS, WORDS), **options) -> TokenSwapProcessor:
-    return TokenSwapProcessor(aux, None, words, **options)
-
-
-def literal(main, aux, ids_main, ids_aux):
-    """The paper's formula in float64 probabilities, for one distribution, element by element."""
-    p, q = main.double().softmax(-1), aux.double().softmax(-1)
-    final = p.clone()
-    mass, of_aux = sum(p[i] for i in ids_main), sum(q[i] for i in ids_aux)
-    for i, j in zip(ids_main, ids_aux, strict=True):
-        final[i] = mass / of_aux * q[j]
-    return final
-
-
-def generate(main, ids, *given, steps=12, mask=None, **options):
-    mask = torch.ones_like(ids) if mask is None else mask
-    return main.generate(
-        ids,
-        attention_mask=mask,
-        max_new_tokens=steps,
-        pad_token_id=PAD,
-        logits_processor=list(given),
-        **({"do_sample": False} | options),
-    )
-
-
-def prompts(rows: int, time: int, seed: int = 0) -> torch.Tensor:
-    return torch.randint(1, V, (rows, time), generator=torch.Generator().manual_seed(seed))
-
-
-def stepwise(main, aux, ids, steps, words=WORDS):
-    """Greedy decoding of one row with the literal rule and full forward passes."""
-    ids = ids[None]
-    with torch.no_grad():
-        for _ in range(steps):
-            final = literal(main(input_ids=ids).logits[0, -1], aux(input_ids=ids).logits[0, -1], words, words)
-            ids = torch.cat([ids, final.argmax()[None, None]], 1)
-    return ids[0]
-
 
 # the rule
 
@@ -369,217 +282,6 @@ def test_a_context_too_long_is_an_error_or_a_window():
     assert no_limit.shape == (2, 62)
 
 
-# different vocabularies
-
-
-def text() -> str:
-    """Real English with technical terms, and some text beyond ASCII."""
-    parts = [" ".join(english.topics[name].split()) for name in ("for", "with", "exceptions", "naming")]
-    return " ".join(parts) + " Où est-il allé ? naïve café — “quoted” … 東京 is large, 🙂 isn't it?"
-
-
-@functools.cache
-def trained(kind: str) -> Tokenizer:
-    corpus = [s + "." for s in text().split(".")]
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    if kind.startswith("bytes"):
-        tokenizer = Tokenizer(models.BPE())
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        tokenizer.decoder = decoders.ByteLevel()
-        size = 700 if kind == "bytes" else 450
-        trainer = trainers.BpeTrainer(
-            vocab_size=size, initial_alphabet=alphabet, special_tokens=["<s>"], show_progress=False
-        )
-    elif kind == "wordpiece":
-        tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-        tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        tokenizer.decoder = decoders.WordPiece()
-        trainer = trainers.WordPieceTrainer(
-            vocab_size=600, special_tokens=["[UNK]", "[CLS]", "[SEP]"], show_progress=False
-        )
-    elif kind == "unigram":
-        tokenizer = Tokenizer(models.Unigram())
-        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-        tokenizer.decoder = decoders.Metaspace()
-        trainer = trainers.UnigramTrainer(
-            vocab_size=400, special_tokens=["<unk>"], unk_token="<unk>", show_progress=False
-        )
-    else:  # as Llama 2: no pre-tokenizer, unknown characters as bytes
-        tokenizer = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))
-        tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-        tokenizer.decoder = decoders.Sequence(
-            [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
-        )
-        special = ["<unk>"]
-        trainer = trainers.BpeTrainer(
-            vocab_size=600, special_tokens=special, show_progress=False, max_token_length=8, limit_alphabet=70,
-            initial_alphabet=[],
-        )  # fmt: skip
-    tokenizer.train_from_iterator(corpus, trainer)
-    if kind == "fallback":
-        tokenizer.add_tokens([])
-        state = json.loads(tokenizer.to_str())
-        vocabulary = state["model"]["vocab"]
-        for byte in range(256):
-            vocabulary.setdefault(f"<0x{byte:02X}>", len(vocabulary))
-        tokenizer = Tokenizer.from_str(json.dumps(state))
-    if kind == "wordpiece":
-        ids = [(name, tokenizer.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
-        tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ids)
-    return tokenizer
-
-
-PAIRS = [
-    ("bytes", "bytes2"),
-    ("bytes2", "bytes"),
-    ("bytes", "wordpiece"),
-    ("bytes", "unigram"),
-    ("bytes", "fallback"),
-    ("wordpiece", "bytes"),
-    ("unigram", "bytes"),
-    ("fallback", "bytes2"),
-]
-
-
-@pytest.mark.parametrize("pair", PAIRS, ids="-".join)
-def test_incremental_text_equals_encoding_it_all_again(pair):
-    """At every step: real text token by token, then tokens at random, many of which are no whole characters."""
-    main, aux = (trained(kind) for kind in pair)
-    streams = [main.encode(text()[-700:]).ids]
-    rng = torch.Generator().manual_seed(0)
-    streams.append(torch.randint(0, main.get_vocab_size(), (250,), generator=rng).tolist())
-    both = Tokenizers(main, aux)
-    both.fallback = both.fallback or [0]  # for the first tokens at random, which may be special
-    for stream in streams:
-        row = RowText(both)
-        for t in range(1, len(stream) + 1):
-            seen = row.update(stream[:t])
-            whole = main.decode(stream[:t], skip_special_tokens=True)
-            assert row.text == whole, t
-            expected = both.front + aux.encode(whole, add_special_tokens=False).ids if whole else both.fallback
-            if pair[1] == "wordpiece" and whole:  # with the front, without the [SEP] behind
-                assert expected == aux.encode(whole).ids[:-1]
-            assert seen == (expected if len(expected) > len(both.front) else both.fallback), t
-
-
-@pytest.mark.parametrize("kind", ["bytes2", "wordpiece", "unigram"])
-def test_incremental_work_does_not_grow_with_the_text(kind, monkeypatch):
-    main, aux = trained("bytes"), trained(kind)
-    both, longest = Tokenizers(main, aux), 0
-    encode = both.encode
-
-    def counted(piece: str) -> list[int]:
-        nonlocal longest
-        longest = max(longest, len(piece))
-        return encode(piece)
-
-    monkeypatch.setattr(both, "encode", counted)
-    row, ids = RowText(both), main.encode(text()[:3000]).ids
-    for t in range(1, len(ids) + 1):
-        row.update(ids[:t])
-    assert longest < 400
-
-
-def full(both: Tokenizers, main_ids: list[int]) -> torch.Tensor:
-    whole = both.main.decode(main_ids, skip_special_tokens=True)
-    return torch.tensor([both.front + both.aux.encode(whole, add_special_tokens=False).ids])
-
-
-@pytest.mark.parametrize("kind", ARCHITECTURES + ["mistral"])
-def test_the_auxiliary_follows_contexts_that_lose_their_end(kind):
-    """Rows of a batch grow, stay or fall back by different lengths; the cached logits are those of full passes."""
-    aux, rng = Auxiliary(cached_model(kind, 2)), torch.Generator().manual_seed(0)
-    rows = [torch.randint(1, V, (n,), generator=rng).tolist() for n in (9, 4, 12)]
-    for step in range(30):
-        logits = aux.advance(rows)
-        with torch.no_grad():
-            expected = torch.cat([aux.model(torch.tensor([row])).logits[:, -1] for row in rows])
-        torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
-        for i, row in enumerate(rows):
-            drop, add = ((3, 1), (0, 2), (1, 1), (0, 0), (2, 0), (0, 1))[(step * (i + 1) + i) % 6]
-            rows[i] = row[: max(1, len(row) - drop)] + torch.randint(1, V, (add,), generator=rng).tolist()
-        assert max(map(len, rows)) <= 64
-
-
-@pytest.mark.parametrize("kind", ["bytes2", "wordpiece", "unigram"])
-def test_two_vocabularies_equal_the_literal_decode_and_encode(kind):
-    main_tokenizer = PreTrainedTokenizerFast(tokenizer_object=trained("bytes"), bos_token="<s>", pad_token="<s>")
-    aux_tokenizer = PreTrainedTokenizerFast(tokenizer_object=trained(kind))
-    main = model("gpt2", 1, len(main_tokenizer), positions=128)
-    aux = model("gpt2", 2, len(aux_tokenizer), positions=256)
-    swap = TokenSwapProcessor(aux, main_tokenizer, "english-110", aux_tokenizer=aux_tokenizer)
-    assert len(swap.coverage) >= 20
-    both = Tokenizers(trained("bytes"), trained(kind))
-    source = [main_tokenizer.encode(text()[i : i + 400]) for i in (0, 1000, 2000)]
-    rows = torch.tensor([[0] * pad + row[: 90 - pad] for pad, row in zip((7, 0, 3), source, strict=True)])
-    swap.attention_mask = (torch.arange(20) >= torch.tensor([7, 0, 3])[:, None]).long()
-    for t in range(20, 90):
-        with torch.no_grad():
-            scores = main(rows[:, :t]).logits[:, -1]
-            expected = torch.stack(
-                [
-                    literal(one, aux(full(both, row[pad:t].tolist())).logits[0, -1], swap.ids_main, swap.ids_aux)
-                    for one, row, pad in zip(scores, rows, (7, 0, 3), strict=True)
-                ]
-            )
-        torch.testing.assert_close(swap(rows[:, :t], scores).double().exp(), expected, atol=1e-5, rtol=1e-4)
-
-
-def test_two_vocabularies_with_a_window():
-    main, both = PreTrainedTokenizerFast(tokenizer_object=trained("bytes")), Tokenizers(*map(trained, PAIRS[0]))
-    aux = model("gpt2", 2, trained("bytes2").get_vocab_size(), positions=32)
-    swap = TokenSwapProcessor(aux, main, aux_tokenizer=both.aux, long_context="window")
-    rows = torch.tensor([main.encode(text()[i : i + 400])[:60] for i in (0, 1000)])
-    for t in range(10, 60):
-        logits = swap.auxiliary_logits(rows[:, :t])
-        for row, seen in zip(rows, logits, strict=True):
-            whole = full(both, row[:t].tolist())
-            with torch.no_grad():
-                expected = aux(whole[:, window_start(whole.shape[1], 32) :]).logits[0, -1]
-            torch.testing.assert_close(seen, expected, atol=1e-4, rtol=1e-4)
-    assert whole.shape[1] > 64
-    with pytest.raises(UserError, match="max_position_embeddings is 32"):
-        TokenSwapProcessor(aux, main, aux_tokenizer=both.aux).auxiliary_logits(rows)
-
-
-def test_two_vocabularies_generate_and_teacher_force_the_same():
-    main_tokenizer = PreTrainedTokenizerFast(tokenizer_object=trained("bytes"), bos_token="<s>", pad_token="<s>")
-    aux_tokenizer = PreTrainedTokenizerFast(tokenizer_object=trained("bytes2"))
-    main = model("neox", 1, len(main_tokenizer), positions=128)
-    aux = model("llama", 2, len(aux_tokenizer), positions=512)
-    swap = TokenSwapProcessor(aux, main_tokenizer, aux_tokenizer=aux_tokenizer)
-    ids = torch.tensor([main_tokenizer.encode(text()[i : i + 60])[:12] for i in (0, 500)])
-    ids[1, :4] = 0
-    mask = (torch.arange(12) >= torch.tensor([0, 4])[:, None]).long()
-    written = main.generate(
-        ids, attention_mask=mask, max_new_tokens=20, do_sample=False, pad_token_id=0, logits_processor=[swap]
-    )
-    mask = torch.cat([mask, torch.ones(2, 20, dtype=torch.long)], 1)
-    forced = teacher_forced_log_probs(main, aux, written, mask, tokenizer=main_tokenizer, aux_tokenizer=aux_tokenizer)
-    assert torch.equal(forced[:, 11:-1].argmax(-1), written[:, 12:])
-    # the same vocabulary under another name is one vocabulary
-    again = PreTrainedTokenizerFast(tokenizer_object=trained("bytes"))
-    small = model("gpt2", 2, len(main_tokenizer))
-    assert TokenSwapProcessor(small, main_tokenizer, aux_tokenizer=again)._tokenizers is None
-
-
-def test_what_stands_before_the_auxiliarys_text():
-    main = trained("bytes")
-    wordpiece = PreTrainedTokenizerFast(tokenizer_object=trained("wordpiece"), bos_token="[CLS]")
-    cls = wordpiece.bos_token_id
-    assert Tokenizers(main, wordpiece).front == [cls]
-    assert Tokenizers(main, wordpiece, aux_bos=False).front == []
-    assert Tokenizers(main, PreTrainedTokenizerFast(tokenizer_object=trained("bytes2"))).front == []
-    bos = PreTrainedTokenizerFast(tokenizer_object=trained("bytes2"), bos_token="<s>")
-    assert Tokenizers(main, bos, aux_bos=True).front == [bos.bos_token_id]
-    assert RowText(Tokenizers(main, bos)).update([0]) == [bos.bos_token_id]  # <s> alone is no text
-    with pytest.raises(UserError, match="no bos token"):
-        Tokenizers(main, trained("bytes2"), aux_bos=True)
-    with pytest.raises(UserError, match="prompt with some text"):
-        RowText(Tokenizers(main, trained("bytes2"))).update([0])
-
-
 # input that cannot work
 
 
@@ -610,67 +312,3 @@ def test_bad_input_is_named():
     broken.lm_head.weight.data[WORDS[0]] = torch.nan
     with pytest.raises(UserError, match="NaN or infinite"):
         processor(broken)(ids, torch.zeros(2, V))
-
-
-# probabilities from a server
-
-TOKENS = [" the", " of", " cat", " dog", " sat", ".", " and"]
-TWO = SwapSet.custom(["the", "of", "and"])
-
-
-def served(seed: int, top_k: int | None = None):
-    """A function text -> log-probabilities that depends on the text."""
-
-    def answer(context: str) -> dict[str, float]:
-        rng = torch.Generator().manual_seed(seed * 1000 + len(context))
-        values = (2 * torch.randn(len(TOKENS), generator=rng)).log_softmax(-1).tolist()
-        best = sorted(zip(TOKENS, values, strict=True), key=lambda pair: -pair[1])[:top_k]
-        return dict(best)
-
-    return answer
-
-
-@pytest.mark.parametrize("context", ["", "a", "a b c"])
-def test_full_lists_give_the_rule_itself(context):
-    main, aux = served(1), served(2)
-    final = swap_next_token(main, aux, TWO, context)
-    ids = torch.tensor([TOKENS.index(" " + word) for word in TWO])
-    tensors = [torch.tensor([answer(context)[token] for token in TOKENS]) for answer in (main, aux)]
-    expected = swap_log_probs(*tensors, ids)
-    assert set(final) == set(TOKENS)
-    torch.testing.assert_close(torch.tensor([final[token] for token in TOKENS]), expected, atol=1e-5, rtol=1e-5)
-
-
-@given(st.integers(0, 500), st.integers(1, 7), st.integers(1, 7))
-@settings(max_examples=60, deadline=None)
-def test_short_lists_keep_all_masses(seed, k_main, k_aux):
-    main, aux = served(seed, k_main)(""), served(seed + 1, k_aux)("")
-    final = swap_next_token(lambda _: main, lambda _: aux, TWO, "")
-    members = {" " + word for word in TWO}
-    assert sum(map(math.exp, final.values())) == pytest.approx(1, abs=1e-6)
-    mass = sum(math.exp(v) for t, v in main.items() if t in members)
-    assert sum(math.exp(v) for t, v in final.items() if t in members) == pytest.approx(mass)
-    assert {t: v for t, v in final.items() if t not in members and t != REMAINDER} == {
-        t: v for t, v in main.items() if t not in members
-    }
-    missing = 1 - sum(map(math.exp, main.values()))
-    assert math.exp(final.get(REMAINDER, -math.inf)) == pytest.approx(missing, abs=1.1e-6)
-
-
-def test_the_server_writes_greedily_by_sampling_and_until_a_stop():
-    server = TokenSwapServer(served(1), served(2), TWO)
-    context = ""
-    for _ in range(6):
-        final = server(context)
-        context += max(final, key=final.__getitem__)
-    assert server.generate("", 6) == context
-    assert server.generate("", 6, do_sample=True, seed=3) == server.generate("", 6, do_sample=True, seed=3)
-    drawn = {server.generate("", 6, do_sample=True, seed=seed) for seed in range(5)}
-    assert len(drawn) > 1
-    first = context.split()[1]
-    assert server.generate("", 6, stop=first) == context[: context.index(first)]
-    with pytest.raises(UserError, match="stop string"):
-        server.generate("", 3, stop="")
-    with pytest.raises(UserError, match="no log-probabilities"):
-        swap_next_token(lambda _: {" the": 0.4, ".": 0.6}, served(2), TWO, "")
-    assert TokenSwapServer(served(1), served(2)).words == SwapSet.named("english-110")

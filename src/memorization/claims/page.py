@@ -11,7 +11,10 @@ VERDICTS = ("reproduced", "contradicted", "inconclusive", "not tested")
 MARKS = {"reproduced": "✓", "contradicted": "✗", "inconclusive": "?", "not tested": "–"}
 SIGNS = {"greater": ">", "less": "<", "equivalent": "≈", "ordering": "concordance ≥"}
 # The papers by key; a paper that is not here is shown by its key.
-TITLES = {"patterns": "For Better or for Worse, Transformers Seek Patterns for Memorization"}
+TITLES = {
+    "patterns": "For Better or for Worse, Transformers Seek Patterns for Memorization",
+    "tokenswap": "TokenSwap: A Lightweight Method to Disrupt Memorized Sequences in LLMs",
+}
 
 HOW_TO_READ = (
     "Every claim, its test and its threshold were written down before the run. “Reproduced”: the "
