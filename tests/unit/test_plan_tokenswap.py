@@ -7,8 +7,9 @@ import pytest
 
 from memorization.config import load_config
 from memorization.errors import UserError
-from memorization.plan import arm_group_spec, group_spec, models_of, plan
+from memorization.plan import arm_group_spec, group_spec, models_of, plan, training_roots
 from memorization.plan.common import pack
+from memorization.provenance.source import definitions
 
 FOLDER = Path(__file__).parents[2] / "config"
 SCALES = sorted(path.stem for path in (FOLDER / "scales").glob("*.yaml"))
@@ -90,6 +91,23 @@ def test_halves_and_mixtures_share_what_they_should():
 def test_tables_come_from_the_jobs_that_decode():
     made = plan(load_config(FOLDER, {}), "tokenswap")
     assert all(folder.startswith("tokenswap/decode/") for folder in made.tables_for(["wild", "sizes"]))
+
+
+def modules_behind(config, group, paper="tokenswap"):
+    """Modules whose code a training job uses."""
+    return {name.split(":")[0] for name in definitions(training_roots(group_spec(config, paper, group)))}
+
+
+def test_a_job_uses_the_code_of_its_own_losses_and_no_decoding_code():
+    """Else a change of a decoding method would train every model again."""
+    config = load_config(FOLDER, {})
+    made = plan(config, "tokenswap")
+    for group, names in made.groups.items():
+        modules = modules_behind(config, group)
+        assert ("memorization.methods.goldfish" in modules) == any("goldfish" in name for name in names)
+        assert not any(name.startswith(("memorization.evaluate", "memorization.methods.token")) for name in modules)
+    for group in plan(config, "patterns").groups:
+        assert not any("methods" in name for name in modules_behind(config, group, "patterns"))
 
 
 def test_packing_by_hand():
