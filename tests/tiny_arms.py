@@ -165,6 +165,7 @@ def tiny_arms(root: Path, arms: list[ArmSpec] | None = None, **changes: Any) -> 
         memfree_prompt=False,
         draft_tokens=2,
         samples=2,
+        sampled_passages=100,
         examples=2,
         cost_tokens=2,
         cost_batch=3,

@@ -204,6 +204,7 @@ class ArmGroupSpec(Spec):
     memfree_prompt: bool
     draft_tokens: Positive
     samples: Positive
+    sampled_passages: Positive
     examples: Positive
     cost_tokens: Positive
     cost_batch: Positive

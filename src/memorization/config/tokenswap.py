@@ -138,6 +138,7 @@ class TokenSwap(Section):
     memfree_prompt: bool = Field(description="n-grams that begin in the prompt count")
     draft_tokens: Positive = Field(description="tokens a draft proposes at a time")
     samples: Positive = Field(description="samples of each passage where decoding samples")
+    sampled_passages: Positive = Field(description="passages of each domain that are measured where decoding samples")
     judge: str = Field(description="model whose loss on the written text stands for its fluency")
     examples: Positive = Field(description="passages whose texts are kept for figure 4")
     cloze: Cloze

@@ -70,7 +70,9 @@ class Recorder:
 
 def measure_passages(bench: Bench, arm: ArmSpec, into: Recorder) -> None:
     """How much of the passages an arm reproduces, and how fluent what it writes is."""
-    spec, passages, tokenizer = bench.spec, bench.passages(arm.model), bench.tokenizer(arm.model)
+    spec, tokenizer = bench.spec, bench.tokenizer(arm.model)
+    # sampling is slow row by row, and its noise is averaged over passages: so the first ones of each domain do
+    passages = bench.passages(arm.model, spec.sampled_passages if arm.decoding == "sample" else None)
     truth = [tokenizer.decode(row) for row in passages.suffixes.tolist()]
     samples = spec.samples if arm.decoding == "sample" else 1
     # a public model has a tokenizer of its own, in which the judge cannot read
@@ -137,10 +139,9 @@ def measure_held_out(bench: Bench, arm: ArmSpec, into: Recorder) -> None:
 def measure_cloze(bench: Bench, arm: ArmSpec, into: Recorder) -> None:
     """Accuracy on next-word questions, by kind and group (table 7, and ours where function words are the answer)."""
     asked = bench.questions()
-    log_probs = decoding.log_probs_of(bench, arm)
     for kind in dict.fromkeys(kind for kind, _ in asked):
         mine = [question for other, question in asked if other == kind]
-        rows = decoding.next_log_probs(bench, log_probs, [list(question.context_ids) for question in mine])
+        rows = decoding.next_log_probs(bench, arm, [list(question.context_ids) for question in mine])
         groups = np.array([question.group for question in mine], dtype=object)
         right = cloze_accuracy(rows, mine).astype(np.float64)
         into.values(f"cloze_{kind}", "validation", groups, "accuracy", right)

@@ -49,6 +49,7 @@ class Bench:
     root: Path
     models: dict[str, Any] = field(default_factory=dict)
     tokenizers: dict[str, Any] = field(default_factory=dict)
+    sets: dict[str, SwapSet] = field(default_factory=dict)
 
     @cached_property
     def device(self) -> "torch.device":
@@ -112,12 +113,13 @@ class Bench:
             sequences = [one[:length] for one in sequences]
         return sequences
 
-    def passages(self, ref: ModelRef) -> Passages:
-        """All passages of the seed, domain after domain."""
+    def passages(self, ref: ModelRef, most: int | None = None) -> Passages:
+        """Passages of the seed, domain after domain; of each domain all, or the first `most`."""
         length = self.spec.prefix + self.spec.suffix
         found = {name: self.stored_ids(ref, f"passages_{name}", "train", length) for name in self.spec.domains}
-        ids = np.array([one for name in found for one in found[name][: self.spec.domains[name]]], dtype=np.int64)
-        domain = np.repeat(list(found), [min(len(found[name]), self.spec.domains[name]) for name in found])
+        kept = {name: found[name][: min(count, most or count)] for name, count in self.spec.domains.items()}
+        ids = np.array([one for name in kept for one in kept[name]], dtype=np.int64)
+        domain = np.repeat(list(kept), [len(kept[name]) for name in kept])
         return Passages(ids, domain.astype(object), self.spec.prefix)
 
     def questions(self) -> list[Any]:
@@ -144,6 +146,13 @@ class Bench:
         ]
 
     def words(self, arm: ArmSpec) -> SwapSet:
+        """The swap set of an arm, made once."""
+        key = f"{arm.model.tokenizer or arm.model.asset}/{arm.words}"
+        if key not in self.sets:
+            self.sets[key] = self.make_words(arm)
+        return self.sets[key]
+
+    def make_words(self, arm: ArmSpec) -> SwapSet:
         """The swap set of an arm. Content words are drawn from the background of the seed: tokens that begin a word, of
         letters, and are not among the 136 function words; some of them are also beginnings of longer words.
         """

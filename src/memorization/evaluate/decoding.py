@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
 
 CHUNK = 64  # sequences of one forward pass
-LogProbs = Callable[["torch.Tensor", int], "torch.Tensor"]  # (ids (B, T), prompt length) -> (B, T, V)
+LogProbs = Callable[["torch.Tensor"], "torch.Tensor"]  # ids (B, T) -> (B, T, V)
 
 
 def processors(bench: Bench, arm: ArmSpec) -> list[Any]:
@@ -104,26 +104,35 @@ def log_probs_of(bench: Bench, arm: ArmSpec) -> LogProbs:
         assert arm.aux
         main, other = bench.tokenizer(arm.model), bench.tokenizer(arm.aux)
         aux, words = bench.model(arm.aux), bench.words(arm)
-        return lambda ids, prompt: tokenswap.teacher_forced_log_probs(
+        return lambda ids: tokenswap.teacher_forced_log_probs(
             model, aux, ids, tokenizer=main, words=words, aux_tokenizer=None if other is main else other
         )
     if arm.method == "cp_fuse":
         assert arm.aux
         partner = bench.model(arm.aux)
-        return lambda ids, prompt: cp_fuse.teacher_forced_log_probs(model, partner, ids, prompt_length=prompt)
+        return lambda ids: cp_fuse.teacher_forced_log_probs(model, partner, ids)
 
-    def plain(ids: "torch.Tensor", prompt: int) -> "torch.Tensor":
+    def plain(ids: "torch.Tensor") -> "torch.Tensor":
         with torch.no_grad():
             return model(input_ids=ids, use_cache=False).logits.float().log_softmax(-1)
 
     return plain
 
 
-def by_length(sequences: list[list[int]], size: int = CHUNK) -> list[np.ndarray]:
-    """Numbers of the sequences in batches of one length each, so that nothing is padded."""
-    lengths = np.array([len(one) for one in sequences])
-    members = [np.flatnonzero(lengths == length) for length in np.unique(lengths)]
-    return [one[start : start + size] for one in members for start in range(0, len(one), size)]
+def batches(sequences: list[list[int]], size: int = CHUNK) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Batches of similar length: numbers of the sequences, and their ids (B, T) with zeros on the right.
+
+    A causal model never looks right, so that padding changes nothing before it.
+    """
+    order = np.argsort([len(one) for one in sequences], kind="stable")
+    made = []
+    for start in range(0, len(order), size):
+        members = order[start : start + size]
+        ids = np.zeros((len(members), len(sequences[members[-1]])), dtype=np.int64)
+        for row, i in enumerate(members):
+            ids[row, : len(sequences[i])] = sequences[i]
+        made.append((members, ids))
+    return made
 
 
 def token_losses(bench: Bench, log_probs: LogProbs, sequences: list[list[int]]) -> list[np.ndarray]:
@@ -131,39 +140,49 @@ def token_losses(bench: Bench, log_probs: LogProbs, sequences: list[list[int]]) 
     import torch
 
     losses: list[np.ndarray] = [np.zeros(0)] * len(sequences)
-    for members in by_length(sequences):
-        ids = torch.as_tensor([sequences[i] for i in members], device=bench.device)
-        found = -log_probs(ids, 0)[:, :-1].gather(2, ids[:, 1:, None])[..., 0].double().cpu().numpy()
+    for members, padded in batches(sequences):
+        ids = torch.as_tensor(padded, device=bench.device)
+        found = -log_probs(ids)[:, :-1].gather(2, ids[:, 1:, None])[..., 0].double().cpu().numpy()
         for i, row in zip(members, found, strict=True):
-            losses[i] = row
+            losses[i] = row[: len(sequences[i]) - 1]
     return losses
 
 
-def next_log_probs(bench: Bench, log_probs: LogProbs, contexts: list[list[int]]) -> np.ndarray:
-    """Log-probabilities (N, V) of the token after each context; a context is a prompt, nothing of it was written."""
+def next_log_probs(bench: Bench, arm: ArmSpec, contexts: list[list[int]]) -> np.ndarray:
+    """Log-probabilities (N, V) of the token that an arm would write first after each context.
+
+    Contexts of one length at a time, so that nothing is padded and each is a new prompt for the arm's processors.
+    """
     import torch
 
+    model, changes = bench.model(arm.model), processors(bench, arm)
     rows: list[np.ndarray] = [np.zeros(0)] * len(contexts)
-    for members in by_length(contexts):
+    for length in sorted({len(one) for one in contexts}):
+        members = [i for i, one in enumerate(contexts) if len(one) == length]
         ids = torch.as_tensor([contexts[i] for i in members], device=bench.device)
-        found = log_probs(ids, ids.shape[1])[:, -1].float().cpu().numpy()
-        for i, row in zip(members, found, strict=True):
+        with torch.no_grad():
+            scores = model(input_ids=ids, use_cache=False, logits_to_keep=1).logits[:, -1].float()
+        for change in changes:
+            change.reset()
+            scores = change(ids, scores)
+        for i, row in zip(members, scores.log_softmax(-1).cpu().numpy(), strict=True):
             rows[i] = row
     return np.stack(rows)
 
 
 def mass_on(bench: Bench, arm: ArmSpec, members: list[int], sequences: list[list[int]]) -> float:
-    """Mean probability that the main model gives to tokens `members`, over all positions."""
+    """Mean probability that the main model gives to tokens `members`, over all positions but the last."""
     import torch
 
     total, count = 0.0, 0
     index = torch.as_tensor(members, device=bench.device)
-    for rows in by_length(sequences):
-        ids = torch.as_tensor([sequences[i] for i in rows], device=bench.device)
+    for rows, padded in batches(sequences):
+        ids = torch.as_tensor(padded, device=bench.device)
         with torch.no_grad():
-            p = bench.model(arm.model)(input_ids=ids, use_cache=False).logits[:, :-1].float().softmax(-1)
-        found = p.index_select(-1, index).sum(-1)
-        total, count = total + float(found.double().sum()), count + found.numel()
+            logits = bench.model(arm.model)(input_ids=ids, use_cache=False).logits.float()
+        on_members = (logits.index_select(-1, index).logsumexp(-1) - logits.logsumexp(-1)).exp().double().cpu().numpy()
+        for i, row in zip(rows, on_members, strict=True):
+            total, count = total + float(row[: len(sequences[i]) - 1].sum()), count + len(sequences[i]) - 1
     return total / count
 
 

@@ -36,7 +36,7 @@ FLOOR = -100.0  # nats; smaller log-probabilities (-inf too) count as this, so t
 TIE = 1e-9  # nats; weights whose objective is this close to the least are tied, and the first of the grid is taken
 
 _UNDERFLOW = 1e-280  # below this a sum of products has lost digits
-_ELEMENTS = 1 << 22  # float64 numbers held at once in one factor
+_ELEMENTS = 1 << 18  # float64 numbers held at once in one factor: more do not fit the cache
 
 
 def cp_fuse_weights(
@@ -100,15 +100,12 @@ def _objective(
     """Return the objective at each pair of weights, (rows, b1, b2). All float64, log-probabilities finite."""
     import torch
 
-    n = len(weights)
     top1, top2 = l1.max(-1).values[:, None, None], l2.max(-1).values[:, None, None]
     factor1 = (weights[:, None] * (l1[:, None] - top1)).exp()  # (rows, n, vocabulary)
     factor2 = (weights[:, None] * (l2[:, None] - top2)).exp()
-    left = torch.cat([factor1, factor1 * l1[:, None]], 1)
-    right = torch.cat([factor2, factor2 * l2[:, None]], 1)
-    sums = left @ right.transpose(1, 2)
-    z = sums[:, :n, :n]
-    mean1, mean2 = sums[:, n:, :n] / z, sums[:, :n, n:] / z
+    z = factor1 @ factor2.transpose(1, 2)
+    mean1 = (factor1 * l1[:, None]) @ factor2.transpose(1, 2) / z
+    mean2 = factor1 @ (factor2 * l2[:, None]).transpose(1, 2) / z
     log_z = z.log() + weights[:, None] * top1 + weights * top2
     lost = z < _UNDERFLOW
     if bool(lost.any()):  # both models are sure, of different tokens, and the weights are large

@@ -208,6 +208,7 @@ def make_arm_group(config: Config, plan: Plan, group: str) -> ArmGroupSpec:
         memfree_prompt=section.memfree_prompt,
         draft_tokens=section.draft_tokens,
         samples=section.samples,
+        sampled_passages=section.sampled_passages,
         examples=section.examples,
         cost_tokens=section.cost.tokens,
         cost_batch=section.cost.batch,
