@@ -15,14 +15,17 @@ from memorization.provenance.record import provenance, read_table, write_table
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
-ITEM_METRICS = ["exact_match"]  # all that claims need of the items; the other metrics stay on disk
+
+def item_metrics(claims: list[dict[str, Any]]) -> list[str]:
+    """Metrics that claims look at item by item; the others stay on disk."""
+    return sorted({"exact_match", *(str(claim["args"]["metric"]) for claim in claims if "metric" in claim["args"])})
 
 
 def main(smk: Any) -> None:
     """Read the tables of all runs, evaluate the claims, write the rows."""
     given = smk.params.claims
     metrics = pd.concat([read_table(path) for path in smk.input.metrics], ignore_index=True)
-    kept = [("metric", "in", ITEM_METRICS)]
+    kept = [("metric", "in", item_metrics(given["claims"]))]
     frames = [pd.read_parquet(path, filters=kept, partitioning=None) for path in smk.input.per_item]
     items = pd.concat(frames, ignore_index=True)
     rows = evaluate(
