@@ -1,11 +1,18 @@
 # Public weights and data, pinned by commit in config/assets.yaml. Only scale `paper` reads any.
 
-from memorization.assets import load_assets
+from memorization.assets import load_assets, unpinned
+from memorization.config import nearest
 
 try:
     WANTED = load_assets(REPOSITORY / "config" / "assets.yaml")
 except UserError as error:
     sys.exit(f"error: {error}")
+
+UNPINNED = unpinned(WANTED)
+NEEDED_ASSETS = needed_assets()
+UNKNOWN = [name for name in NEEDED_ASSETS if name not in WANTED]
+if UNKNOWN:
+    sys.exit(f"error: config: no asset named {UNKNOWN[0]!r} in config/assets.yaml{nearest(UNKNOWN[0], WANTED)}")
 
 
 # downloads may fail for a moment: these, and no other rules, try again by themselves
@@ -18,7 +25,7 @@ rule fetch_asset:
     benchmark:
         "<benchmarks>/fetch_asset/{asset}.tsv"
     wildcard_constraints:
-        asset="|".join(WANTED),
+        asset="|".join(name for name in WANTED if name not in UNPINNED),
     retries: 3
     localrule: True
     resources:
@@ -33,13 +40,21 @@ rule fetch_asset:
         "../workflow/scripts/fetch_asset.py"
 
 
+# one without a commit is planned like the others; its job goes first, says what is missing and ends the run
+if UNPINNED:
+
+    use rule fetch_asset as unpinned_asset with:
+        wildcard_constraints:
+            asset="|".join(UNPINNED),
+        priority: 1
+        retries: 0
+        message:
+            "{wildcards.asset} has no commit yet"
+
+
 rule assets:
     input:
-        [
-            f"{ASSETS}/{name}.json"
-            for name, asset in WANTED.items()
-            if CONFIG.text.source == "wikitext" and set(asset.used_by) & set(CONFIG.papers)
-        ],
+        [f"{ASSETS}/{name}.json" for name in NEEDED_ASSETS],
     localrule: True
     message:
         "downloaded weights and data"

@@ -15,7 +15,18 @@ from memorization.config import check_writable, load_config
 from memorization.data.patterns import KINDS
 from memorization.errors import UserError
 from memorization.figures.catalog import load_catalog
-from memorization.plan import arm_group_spec, group_spec, models_of, plan, training_roots
+from memorization.plan import (
+    arm_group_spec,
+    assets_of,
+    encoded,
+    group_spec,
+    models_of,
+    passage_assets,
+    passage_sets,
+    plan,
+    readers,
+    training_roots,
+)
 from memorization.provenance.source import code_params, definitions
 from memorization.provenance.record import digest_of, git_state
 
@@ -40,7 +51,7 @@ PLANS = {paper: plan(CONFIG, paper) for paper in PAPERS}
 GROUPS = {group: paper for paper in PAPERS for group in PLANS[paper].groups}
 DATA = {job.folder: job for job in PLANS["patterns"].data.values()}
 SYNTHETIC = [name for name, job in DATA.items() if job.vocabulary == "characters"]
-PASSAGE_SETS = [*(f"passages_{domain}" for domain in CONFIG.tokenswap.domains), "background", "background_other"]
+PASSAGE_SETS = passage_sets(CONFIG, PLANS["tokenswap"])
 TEXTUAL = [name for name, job in DATA.items() if job.vocabulary == "text"]
 
 

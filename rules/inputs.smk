@@ -51,13 +51,39 @@ def training_first(wildcards):
     return [f"{ROOT}/train/{group}/manifest.json" for group in planned.needed_first(wildcards.group)] + public
 
 
+def needed_assets():
+    """Assets that the papers read, as they are configured: at scale `paper` some, at the others none."""
+    text = list(text_assets("gpt2", "wikitext"))
+    passages = assets_of(CONFIG, PLANS["tokenswap"]) if "tokenswap" in CONFIG.papers else []
+    return list(dict.fromkeys([*text, *passages]))
+
+
 def passages_params():
     """What passages, background and questions of `tokenswap` are made of."""
     names = ("prefix", "suffix", "domains", "passages", "background", "length", "overlap", "held_out")
     sizes = CONFIG.tokenswap.model_dump(include={*names, "vocabulary", "other_vocabulary", "cloze"})
     # in steps of five: a few more seeds need no new data, and so train nothing again
     last = max(arm.seed for arm in PLANS["tokenswap"].arms.values())
-    return {**sizes, "seeds": 5 * (last // 5 + 1)}
+    public = readers(CONFIG, PLANS["tokenswap"])
+    more = {"readers": public, "encoded": encoded(PLANS["tokenswap"]), "assets": ASSETS} if public else {}
+    return {**sizes, "seeds": 5 * (last // 5 + 1), **more}
+
+
+def passages_assets():
+    """Texts of public domains, and tokenizers that read them."""
+    names = passage_assets(CONFIG, PLANS["tokenswap"])
+    return {"assets": [f"{ASSETS}/{name}.json" for name in names]} if names else {}
+
+
+def passages_tokenizer():
+    """The tokenizer of the text, where none is trained for the passages."""
+    return {} if CONFIG.tokenswap.vocabulary else {"tokenizer": "<results>/data/text/tokenizer"}
+
+
+def tokenizer_folders():
+    """Tokenizers that are made with the passages: a main one, and another if asked for."""
+    names = ["tokenizer", *(["tokenizer_other"] if CONFIG.tokenswap.other_vocabulary else [])]
+    return {name: f"<results>/data/tokenswap/{name}" for name in names}
 
 
 def decoding_refs(wildcards):
@@ -75,6 +101,11 @@ def decoding_models(wildcards):
 def decoding_assets(wildcards):
     """Public checkpoints, and the tokenizers of tuned ones."""
     return [f"{ASSETS}/{name}.json" for name in dict.fromkeys(r.asset for r in decoding_refs(wildcards) if r.asset)]
+
+
+def decoding_memory(wildcards):
+    """Memory of a decoding job, MB: 4 bytes a weight of its public checkpoints, which dwarf everything else."""
+    return 3000 + sum(ref.parameters for ref in decoding_refs(wildcards) if ref.asset) * 4 // 10**6
 
 
 def table_function(figure):

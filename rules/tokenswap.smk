@@ -3,20 +3,22 @@
 
 rule make_passages:
     input:
+        **passages_tokenizer(),
+        **passages_assets(),
         corpus="<results>/data/text/corpus.parquet",
     output:
+        **{name: directory(folder) for name, folder in tokenizer_folders().items()},
         card=[f"<results>/data/tokenswap/{folder}/card.json" for folder in PASSAGE_SETS],
         dataset=[directory(f"<results>/data/tokenswap/{folder}/dataset") for folder in PASSAGE_SETS],
-        tokenizer=directory("<results>/data/tokenswap/tokenizer"),
-        tokenizer_other=directory("<results>/data/tokenswap/tokenizer_other"),
         questions="<results>/data/tokenswap/cloze/questions.parquet",
     log:
         "<logs>/make_passages.log",
     benchmark:
         "<benchmarks>/make_passages.tsv"
     resources:
-        mem_mb=3000,
-        runtime=30,
+        # WikiText-103 is 100 million tokens, and encoding holds all of them at once
+        mem_mb=3000 if CONFIG.text.source == "docstrings" else 64000,
+        runtime=30 if CONFIG.text.source == "docstrings" else 480,
     params:
         **code(script_root("make_passages")),
         passages=passages_params(),
@@ -29,11 +31,10 @@ rule make_passages:
 
 rule decode_arms:
     input:
+        **tokenizer_folders(),
         models=decoding_models,
         assets=decoding_assets,
         card=[f"<results>/data/tokenswap/{folder}/card.json" for folder in PASSAGE_SETS],
-        tokenizer="<results>/data/tokenswap/tokenizer",
-        tokenizer_other="<results>/data/tokenswap/tokenizer_other",
         questions="<results>/data/tokenswap/cloze/questions.parquet",
     output:
         metrics="<results>/tokenswap/decode/{arms}/metrics.parquet",
@@ -46,7 +47,7 @@ rule decode_arms:
         arms="s[0-9]+-[0-9]+",
     threads: CONFIG.compute.threads
     resources:
-        mem_mb=3000,
+        mem_mb=decoding_memory,
         runtime=lambda wildcards, attempt: 240 * attempt,
         gpu=CONFIG.compute.gpus,
     params:

@@ -37,7 +37,7 @@ rule train:
         "<benchmarks>/train/{group}.tsv"
     threads: CONFIG.compute.threads
     resources:
-        mem_mb=2000,
+        mem_mb=training_memory,
         runtime=lambda wildcards, attempt: 240 * attempt,
         gpu=CONFIG.compute.gpus,
         python=sys.executable,  # of this environment; a resource, since another path is no reason to train again

@@ -174,7 +174,10 @@ class ModelRef(Spec):
 
 
 class ArmSpec(Spec):
-    """One way of decoding one model, and what is measured of it (tokenswap, sections 3 and 4)."""
+    """One way of decoding one model, and what is measured of it (tokenswap, sections 3 and 4).
+
+    domains: passages of each; None: those of the job. prefix, suffix: of these passages; None: those of the job.
+    """
 
     name: str
     seed: Annotated[int, Field(ge=0)]
@@ -184,6 +187,9 @@ class ArmSpec(Spec):
     words: str = ""
     decoding: Literal["greedy", "sample"] = "greedy"
     measure: list[Measure]
+    domains: dict[str, Positive] | None = None
+    prefix: Positive | None = None
+    suffix: Positive | None = None
 
 
 class ArmGroupSpec(Spec):

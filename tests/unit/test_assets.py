@@ -1,16 +1,21 @@
-"""Assets: pins are commits, only safe files, and WikiText and GPT-2 read from a small local copy."""
+"""Assets: pins are commits, only safe files, scale `paper` alone needs any, and WikiText and GPT-2 read from a copy."""
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from memorization.assets import Asset, load_assets
+from memorization.assets import Asset, fetch, load_assets, unpinned
+from memorization.config import load_config
 from memorization.data import text, wikitext
 from memorization.errors import UserError
+from memorization.plan import assets_of, plan
 
-FILE = Path(__file__).parents[2] / "config" / "assets.yaml"
+CONFIG = Path(__file__).parents[2] / "config"
+FILE = CONFIG / "assets.yaml"
+SCALES = sorted(path.stem for path in (CONFIG / "scales").glob("*.yaml"))
 GOOD = {
     "kind": "model",
     "repo": "someone/model",
@@ -23,10 +28,77 @@ GOOD = {
 }
 
 
-def test_every_asset_is_pinned_by_commit_with_a_licence():
+def test_every_asset_is_pinned_by_commit_with_a_licence_or_says_that_it_is_not():
     assets = load_assets(FILE)
-    assert {"gpt2", "wikitext"} <= set(assets)
-    assert all(len(asset.revision) == 40 and asset.licence for asset in assets.values())
+    assert {"gpt2", "wikitext"} <= set(assets) - set(unpinned(assets))
+    assert all(asset.licence for asset in assets.values())
+    assert all(len(asset.revision) == 40 for name, asset in assets.items() if name not in unpinned(assets))
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_what_the_scales_read_is_what_the_assets_are_said_to_be_used_by(scale):
+    """Assets of the text are not tokenswap's own: `text.source` decides about them."""
+    config = load_config(CONFIG, {"scale": scale})
+    needed = set(assets_of(config, plan(config, "tokenswap")))
+    used = {name for name, asset in load_assets(FILE).items() if "tokenswap" in asset.used_by}
+    assert (config.text.source == "wikitext") == (scale == "paper")
+    assert needed == (used - {"gpt2", "wikitext"} if scale == "paper" else set())
+
+
+def test_the_kind_of_every_asset_fits_its_use():
+    config, assets = load_config(CONFIG, {"scale": "paper"}), load_assets(FILE)
+    models = {name: assets[one.asset] for name, one in config.tokenswap.models.items() if hasattr(one, "asset")}
+    sources = [one for one in config.tokenswap.domains.values() if not isinstance(one, list)]
+    assert len(models) > 10 and {asset.kind for asset in models.values()} == {"model"}
+    assert len(sources) == 4 and {assets[one.asset].kind for one in sources} == {"dataset"}
+    for one in sources:  # what is read is downloaded
+        assert one.files in assets[one.asset].files
+
+
+def test_one_that_is_not_pinned_stops_with_a_sentence_that_says_what_to_do(tmp_path):
+    with pytest.raises(UserError, match="small: no commit is written down yet: look up the newest commit") as raised:
+        fetch(Asset(**{**GOOD, "revision": None, "verified": False}), tmp_path, "small")
+    assert "as `revision` in config/assets.yaml" in str(raised.value) and "\n" not in str(raised.value)
+
+
+class Answer:
+    """What urlopen gives."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        return None
+
+    def read(self):
+        return b"ids"
+
+
+RAW = {**GOOD, "kind": "dataset", "host": "github", "files": ["a/ids.pt"]}
+
+
+def test_raw_files_come_from_the_commit_and_are_compared_with_their_digest(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("urllib.request.urlopen", lambda url, timeout: asked.append(url) or Answer())
+    right = hashlib.sha256(b"ids").hexdigest()
+    manifest = fetch(Asset(**RAW, sha256={"a/ids.pt": right}), tmp_path / "one")
+    assert asked == [f"https://raw.githubusercontent.com/someone/model/{'a' * 40}/a/ids.pt"]
+    assert manifest["files_fetched"] == {"a/ids.pt": {"bytes": 3, "sha256": right}}
+    assert (tmp_path / "one" / "a" / "ids.pt").read_bytes() == b"ids"
+    with pytest.raises(UserError, match=r"a/ids.pt: not the file that config/assets.yaml describes"):
+        fetch(Asset(**RAW, sha256={"a/ids.pt": "0" * 64}), tmp_path / "two")
+    with pytest.raises(UserError, match="no path inside a repository"):
+        fetch(Asset(**{**RAW, "files": ["../ids.pt"]}), tmp_path / "three")
+    assert not (tmp_path / "ids.pt").exists()
+
+
+def test_a_download_that_fails_is_one_sentence(tmp_path, monkeypatch):
+    def fail(url, timeout):
+        raise OSError("no route")
+
+    monkeypatch.setattr("urllib.request.urlopen", fail)
+    with pytest.raises(UserError, match="someone/model at aaaaaaaaaaaa could not be downloaded: no route"):
+        fetch(Asset(**RAW), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -35,6 +107,8 @@ def test_every_asset_is_pinned_by_commit_with_a_licence():
         ({"revision": "main"}, "a pin is a commit of 40 hex digits, not a branch"),
         ({"licens": "MIT"}, "did you mean 'licence'?"),
         ({"repo": "model"}, "repo"),
+        ({"revision": None}, "verified means that the commit was looked up"),
+        ({"host": "github", "files": ["a/*.json"]}, "write their full paths"),
     ],
 )
 def test_wrong_entries_are_explained(tmp_path, change, message):
@@ -45,11 +119,10 @@ def test_wrong_entries_are_explained(tmp_path, change, message):
         load_assets(tmp_path / "assets.yaml")
 
 
-def test_pickles_and_code_are_refused(tmp_path):
-    from memorization.assets import fetch
-
-    with pytest.raises(UserError, match=r"pytorch_model.bin: name only"):
-        fetch(Asset(**{**GOOD, "files": ["pytorch_model.bin"]}), tmp_path)
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "modeling_own.py"])
+def test_pickles_and_code_are_refused(tmp_path, name):
+    with pytest.raises(UserError, match=f"{name}: name only"):
+        fetch(Asset(**{**GOOD, "files": [name]}), tmp_path)
 
 
 @pytest.fixture

@@ -323,3 +323,18 @@ def test_passages_neither_overlap_nor_share_a_prefix():
     chosen = data.Chosen(encoded, 2, 10, 4)
     # 9 begins within the first, 30 has the prefix of the first
     assert chosen.take(np.array([0, 9, 30, 10, 31]), 5) == [0, 10, 31]
+
+
+def test_passages_from_elsewhere_bar_what_overlaps_them():
+    """A tenth of the background, given as passages from elsewhere, is gone with all that shares an n-gram."""
+    before = drawn()
+    others = [item.input_ids for item in before["background"][::10]]
+    after = data.draw(corpus(), **SETTINGS, others=others)
+    known = set().union(*({ids[i : i + OVERLAP] for i in range(len(ids) - OVERLAP + 1)} for ids in others))
+    for name in ("background", "held_out"):
+        kept = [item for item in before[name] if not grams(item, OVERLAP) & known]
+        assert sorted(map(repr, after[name])) == sorted(map(repr, kept))
+    assert len(after["background"]) <= len(before["background"]) - len(others)
+    assert all_passages(after) == all_passages(before)
+    only = data.draw(corpus(), **{**SETTINGS, "domains": {}}, others=others)
+    assert not all_passages(only) and only["background"]

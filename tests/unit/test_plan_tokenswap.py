@@ -7,11 +7,22 @@ import pytest
 
 from memorization.config import load_config
 from memorization.errors import UserError
-from memorization.plan import arm_group_spec, group_spec, models_of, plan, training_roots
+from memorization.plan import (
+    arm_group_spec,
+    group_spec,
+    models_of,
+    passage_assets,
+    passage_sets,
+    plan,
+    readers,
+    training_roots,
+)
 from memorization.plan.common import pack
 from memorization.provenance.source import definitions
 
 FOLDER = Path(__file__).parents[2] / "config"
+PUBLIC = {"asset": "stories", "files": "*.parquet", "columns": ["text"]}
+PYTHIA = {"asset": "pythia_70m", "parameters": 1}
 SCALES = sorted(path.stem for path in (FOLDER / "scales").glob("*.yaml"))
 
 
@@ -57,10 +68,85 @@ def test_specs_of_jobs_survive_json_and_name_their_models(planned):
         spec = arm_group_spec(config, group)
         assert type(spec).model_validate_json(spec.model_dump_json()) == spec
         named = {ref.name for ref in models_of(spec)}
-        assert {arm.model.name for arm in spec.arms} | {config.tokenswap.judge} <= named
+        assert {arm.model.name for arm in spec.arms} <= named
+        read = any(arm.model.tokenizer and "passages" in arm.measure for arm in spec.arms)
+        assert read == (config.tokenswap.judge in named)
     for group in made.groups:
         spec = group_spec(config, "tokenswap", group)
         assert type(spec).model_validate_json(spec.model_dump_json()) == spec
+
+
+def test_arms_have_the_domains_and_lengths_of_the_experiments_that_ask_for_them(planned):
+    """Worked out from the experiments; the job's own stand where an arm has none."""
+    config, made = planned
+    section = config.tokenswap
+    for group in made.arm_groups:
+        spec = arm_group_spec(config, group)
+        for arm in spec.arms:
+            asking = [section.experiments[name] for name, arms in made.experiments.items() if arm.name in arms]
+            asking = [one for one in asking if {"passages", "cost"} & set(one.measure)]
+            wanted = {name for one in asking for name in one.domains or section.domains}
+            if not wanted:
+                continue
+            assert set(arm.domains or spec.domains) == wanted
+            for name in wanted:
+                source = section.domains[name]
+                own = (None, None) if isinstance(source, list) else (source.prefix, source.suffix)
+                assert (arm.prefix or spec.prefix) == (own[0] or section.prefix)
+                assert (arm.suffix or spec.suffix) == (own[1] or section.suffix)
+
+
+def test_public_models_are_tuned_on_passages_in_their_own_tokens():
+    config = load_config(FOLDER, {"scale": "paper"})
+    made = plan(config, "tokenswap")
+    run = made.runs["mix2-llama_3_2_3b-s0"]
+    assert [(part.folder, part.first, part.items, part.copies) for part in run.data.parts] == [
+        ("passages_prose_llama_3_2_3b", 500, 1500, [50]),
+        ("passages_math_llama_3_2_3b", 500, 1500, [50]),
+    ]
+    assert run.steps == 2 * 1500 * 50 and run.initial is None and run.model.asset == "llama_3_2_3b"
+    assert run.optimizer.learning_rate == 5e-5 and run.precision == "bfloat16"
+    folders = {part.folder for run in made.runs.values() for part in run.data.parts}
+    assert folders <= set(passage_sets(config, made)) and "background_other" not in passage_sets(config, made)
+    assert readers(config, made)["pile"] == sorted(
+        f"pythia_{size}" for size in ("70m", "160m", "410m", "1b", "1_4b", "2_8b", "6_9b")
+    )
+    assert "wikitext" not in readers(config, made)
+
+
+def test_arms_of_the_paper_scale_are_the_papers():
+    """Sizes and auxiliaries of tables 3, 5, 9, 11, 12 and 13."""
+    made = plan(load_config(FOLDER, {"scale": "paper"}), "tokenswap")
+
+    def arms(experiment):
+        return [made.arms[name] for name in made.experiments[experiment] if made.arms[name].seed == 0]
+
+    assert [arm.aux.size for arm in arms("auxiliaries")[1:]] == [
+        "distilgpt2", "smollm_135m", "smollm_360m", "smollm_1_7b"
+    ]  # fmt: skip
+    assert [arm.words for arm in arms("words")[1:]] == [f"english-{n}" for n in (9, 43, 66, 110, 136)]
+    parameters = [arm.model.parameters for arm in arms("sizes")]
+    assert len(parameters) == 14 and parameters[:7] == sorted(parameters[:7]) == parameters[7:]
+    assert {arm.aux.size for arm in arms("sizes")[7:]} == {"pythia_70m"}
+    assert {arm.model.size for arm in arms("vocabulary")} == {"olmo_2_13b"}
+    assert not made.arms["public-pythia_6_9b-standard-s0"].model.run
+
+
+def test_other_scales_read_nothing_public():
+    for scale in set(SCALES) - {"paper"}:
+        config = load_config(FOLDER, {"scale": scale})
+        made = plan(config, "tokenswap")
+        assert not readers(config, made) and not passage_assets(config, made)
+        assert passage_sets(config, made) == ["passages_prose", "passages_math", "background", "background_other"]
+
+
+def test_rounds_repeat_the_background_and_nothing_else():
+    once, thrice = (
+        plan(load_config(FOLDER, {"tokenswap": {"recipes": {"wild": {"rounds": rounds}}}}), "tokenswap")
+        for rounds in (1, 3)
+    )
+    before, after = (made.runs["wild-M-s0"].data.parts for made in (once, thrice))
+    assert after[0].exposures == 3 * before[0].exposures and after[1:] == before[1:]
 
 
 def test_an_arm_of_several_experiments_is_measured_once_for_all():
@@ -130,9 +216,34 @@ def test_packing_by_hand():
         ({"recipes": {"tuned": {"start": "wlid"}}}, "no recipe named 'wlid'"),
         ({"recipes": {"tuned": {"start": "half1"}}}, "has a `start` itself"),
         ({"memfree_order": 1}, "greater than or equal to 2"),
+        ({"experiments": {"wild": {"domains": ["mat"]}}}, "no domain named 'mat': did you mean 'math'"),
+        ({"recipes": {"wild": {"domains": ["mat"]}}}, "no domain named 'mat': did you mean 'math'"),
+        ({"domains": {"math": {**PUBLIC, "suffix": 9}}}, "prefix + suffix differ (prose 20 +"),
+        ({"domains": {"math": {**PUBLIC, "suffix": 900}}}, "is below prefix + suffix of domain math"),
+        ({"domains": {"math": {**PUBLIC, "fewer": True}}}, "nobody knows how many to train on"),
+        ({"other_vocabulary": None}, "write a number as `other_vocabulary`"),
+        ({"models": {"X": PYTHIA}, "judge": "background-X"}, "trains on background text"),
+        ({"models": {"X": PYTHIA}, "judge": "other-X"}, "give 'other' no `tokenizer`"),
+        ({"recipes": {"public": {"trained": False}}, "judge": "public-L"}, "'L' is trained from nothing"),
     ],
 )
 def test_a_wrong_key_is_one_sentence_that_says_what_to_write(change, message):
     with pytest.raises(UserError) as raised:
         load_config(FOLDER, {"tokenswap": change})
     assert message in str(raised.value) and "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"columns": []}, "`columns` belongs to"),
+        ({"tokenizer": "pythia_70m"}, "`tokenizer` belongs to a .pt file"),
+        ({"files": "x.csv"}, "ends in none of"),
+        ({"files": "x.pt"}, "`tokenizer` belongs to a .pt file"),
+        ({"shortest": {"txt": 3}}, "no column named 'txt': did you mean 'text'"),
+    ],
+)
+def test_a_wrong_public_domain_says_what_to_write(change, message):
+    with pytest.raises(UserError) as raised:
+        load_config(FOLDER, {"tokenswap": {"domains": {"math": {**PUBLIC, **change}}}})
+    assert message in str(raised.value)

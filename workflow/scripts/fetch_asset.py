@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 def main(smk: Any) -> None:
     """Fetch, hash, write the manifest last."""
-    manifest = fetch(Asset.model_validate(smk.params.asset), Path(smk.output.folder))
+    folder = Path(smk.output.folder)
+    manifest = fetch(Asset.model_validate(smk.params.asset), folder, folder.name)
     write_json(manifest, smk.output.manifest)
 
 

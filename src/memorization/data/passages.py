@@ -128,6 +128,7 @@ def draw(
     held_out: int,
     overlap: int = OVERLAP,
     min_unique: int | None = None,
+    others: Sequence[Sequence[int]] = (),
 ) -> Drawn:
     """Draw the sets "passages_<domain>", "background" and "held_out" of one seed.
 
@@ -145,6 +146,7 @@ def draw(
     background, held_out: most sequences; fewer if the corpus has no more.
     overlap: background and held-out sequences that share so many tokens in a row with a passage are left out.
     min_unique: fewest distinct tokens in a suffix; if None, 16 or half the suffix, whichever is smaller.
+    others: token ids of passages from elsewhere, which background and held-out text may not overlap either.
 
     Raises
     ------
@@ -154,7 +156,8 @@ def draw(
     for name, value in numbers.items():
         if value < 1:
             raise UserError(f"{name} is {value}; write at least 1.")
-    _check_domains(domains, corpus)
+    if domains or not others:
+        _check_domains(domains, corpus)
     least = min(UNIQUE_TOKENS, suffix // 2) if min_unique is None else min_unique
     total = prefix + suffix
     drawn = Drawn()
@@ -171,7 +174,9 @@ def draw(
                 f"not {passages}; write passages: {len(taken)}, a shorter suffix, or more packages for it."
             )
         drawn[f"passages_{domain}"] = _items(corpus, [(start, start + total) for start in taken], prefix)
-    shared = overlapping(corpus.ids, [corpus.ids[start : start + total] for start in chosen.starts], overlap)
+    parts = [corpus.ids[start : start + total] for start in chosen.starts]
+    parts += [np.asarray(ids, dtype=np.int64) for ids in others]
+    shared = overlapping(corpus.ids, parts, overlap)
     for name, splits, most in (("background", TRAIN, background), ("held_out", HELD_OUT, held_out)):
         spans = list(sequences(corpus, splits, chosen.covered, length))
         # a window of `overlap` tokens lies within a span if it starts before the last overlap - 1 tokens

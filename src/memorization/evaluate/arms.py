@@ -72,14 +72,14 @@ def measure_passages(bench: Bench, arm: ArmSpec, into: Recorder) -> None:
     """How much of the passages an arm reproduces, and how fluent what it writes is."""
     spec, tokenizer = bench.spec, bench.tokenizer(arm.model)
     # sampling is slow row by row, and its noise is averaged over passages: so the first ones of each domain do
-    passages = bench.passages(arm.model, spec.sampled_passages if arm.decoding == "sample" else None)
+    passages = bench.passages(arm.model, spec.sampled_passages if arm.decoding == "sample" else None, arm=arm)
     truth = [tokenizer.decode(row) for row in passages.suffixes.tolist()]
     samples = spec.samples if arm.decoding == "sample" else 1
     # a public model has a tokenizer of its own, in which the judge cannot read
     judged = spec.judge.tokenizer == arm.model.tokenizer and bool(spec.judge.tokenizer)
     totals: dict[str, np.ndarray] = {}
     for sample in range(samples):
-        written, marks = decoding.write(bench, arm, passages.prompts, spec.suffix, sample=sample)
+        written, marks = decoding.write(bench, arm, passages.prompts, bench.lengths(arm)[1], sample=sample)
         texts = [tokenizer.decode(row) for row in written.tolist()]
         found = extraction(passages.suffixes, written, truth, texts)
         if judged:
@@ -118,7 +118,8 @@ def keep_examples(
 def measure_held_out(bench: Bench, arm: ArmSpec, into: Recorder) -> None:
     """Cross-entropy of held-out text under the final distribution; for a swap set, how often its words occur."""
     sequences = bench.stored_ids(arm.model, "background", "validation")[: bench.spec.held_out]
-    losses = decoding.token_losses(bench, decoding.log_probs_of(bench, arm), sequences)
+    size = decoding.rows_at_once(bench.model(arm.model), sequences)
+    losses = decoding.token_losses(bench, decoding.log_probs_of(bench, arm), sequences, size)
     targets = np.concatenate([np.asarray(one[1:]) for one in sequences])
     pooled = np.concatenate(losses)
     tokenizer = bench.tokenizer(arm.model)
@@ -138,7 +139,7 @@ def measure_held_out(bench: Bench, arm: ArmSpec, into: Recorder) -> None:
 
 def measure_cloze(bench: Bench, arm: ArmSpec, into: Recorder) -> None:
     """Accuracy on next-word questions, by kind and group (table 7, and ours where function words are the answer)."""
-    asked = bench.questions()
+    asked = bench.questions(arm.model)
     for kind in dict.fromkeys(kind for kind, _ in asked):
         mine = [question for other, question in asked if other == kind]
         rows = decoding.next_log_probs(bench, arm, [list(question.context_ids) for question in mine])
@@ -149,13 +150,13 @@ def measure_cloze(bench: Bench, arm: ArmSpec, into: Recorder) -> None:
 
 def measure_cost(bench: Bench, arm: ArmSpec, into: Recorder) -> None:
     """Seconds per token, alone and in a batch; for TokenSwap also of both its models by themselves: the limit."""
-    spec, passages = bench.spec, bench.passages(arm.model)
+    spec, passages = bench.spec, bench.passages(arm.model, arm=arm)
     for label, rows in (("batch 1", 1), (f"batch {spec.cost_batch}", spec.cost_batch)):
         prompts = passages.prompts[np.arange(rows) % len(passages.ids)]
         where = {"data": "cost", "subset": label, "split": "train"}
         seconds = decoding.seconds_per_token(bench, arm, prompts, spec.cost_tokens)
         into.row(where, "seconds_per_token", seconds, spec.cost_repeats)
-        if arm.method == "tokenswap" and arm.aux and arm.aux.tokenizer == arm.model.tokenizer:
+        if arm.method == "tokenswap" and arm.aux and bench.same_tokens(arm.model, arm.aux):
             alone = [
                 decoding.seconds_per_token(bench, plain_arm(arm, ref), prompts, spec.cost_tokens)
                 for ref in (arm.model, arm.aux)
@@ -195,8 +196,8 @@ def labels(spec: ArmGroupSpec, arm: ArmSpec, experiment: str, words_size: int) -
         "words": arm.words,
         "words_size": words_size,
         "decoding": arm.decoding,
-        "prompt_length": spec.prefix,
-        "completion_length": spec.suffix,
+        "prompt_length": arm.prefix or spec.prefix,
+        "completion_length": arm.suffix or spec.suffix,
     }
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from memorization.data import store
 from memorization.errors import UserError
-from memorization.methods.swap_set import SwapSet
+from memorization.methods.swap_set import SwapSet, word_pieces
 from memorization.models.build import load
 from memorization.specs import ArmGroupSpec, ArmSpec, ModelRef
 
@@ -80,6 +80,8 @@ class Bench:
                 del self.models[old]
             kind = torch.bfloat16 if self.spec.precision == "bfloat16" and self.device.type == "cuda" else torch.float32
             model: Any = load(self.folder(ref))
+            if ref.asset:
+                without_padding(model, self.tokenizer(ref))
             self.models[ref.name] = model.to(self.device, kind).eval()
         return self.models[ref.name]
 
@@ -91,6 +93,11 @@ class Bench:
         if str(folder) not in self.tokenizers:
             self.tokenizers[str(folder)] = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         return self.tokenizers[str(folder)]
+
+    def same_tokens(self, one: ModelRef, other: ModelRef) -> bool:
+        """Whether two models read the same token ids."""
+        first, second = self.tokenizer(one), self.tokenizer(other)
+        return first is second or first.get_vocab() == second.get_vocab()
 
     def stored_ids(self, ref: ModelRef, folder: str, split: str, length: int | None = None) -> list[list[int]]:
         """Sequences of a data set in a model's tokens: as stored, or for a public model encoded from their text.
@@ -113,23 +120,41 @@ class Bench:
             sequences = [one[:length] for one in sequences]
         return sequences
 
-    def passages(self, ref: ModelRef, most: int | None = None) -> Passages:
-        """Passages of the seed, domain after domain; of each domain all, or the first `most`."""
-        length = self.spec.prefix + self.spec.suffix
-        found = {name: self.stored_ids(ref, f"passages_{name}", "train", length) for name in self.spec.domains}
-        kept = {name: found[name][: min(count, most or count)] for name, count in self.spec.domains.items()}
-        ids = np.array([one for name in kept for one in kept[name]], dtype=np.int64)
-        domain = np.repeat(list(kept), [len(kept[name]) for name in kept])
-        return Passages(ids, domain.astype(object), self.spec.prefix)
+    def lengths(self, arm: ArmSpec | None) -> tuple[int, int]:
+        """Tokens of prefix and suffix of an arm's passages; the job's where it has none of its own."""
+        own = (arm.prefix, arm.suffix) if arm else (None, None)
+        return own[0] or self.spec.prefix, own[1] or self.spec.suffix
 
-    def questions(self) -> list[Any]:
-        """Next-word questions of the seed with their kind: (kind, Question)."""
+    def passages(
+        self, ref: ModelRef, most: int | None = None, *, arm: ArmSpec | None = None, everything: bool = False
+    ) -> Passages:
+        """Passages of the seed in a model's tokens, domain after domain: those of the job, or of an arm.
+
+        most: only the first ones of each domain. everything: also those that are not decoded at all because there are
+        more than the spec says.
+        """
+        prefix, suffix = self.lengths(arm)
+        domains = (arm.domains if arm else None) or self.spec.domains
+        found = {name: self.stored_ids(ref, f"passages_{name}", "train", prefix + suffix) for name in domains}
+        if not everything:
+            found = {name: spread(rows, domains[name])[:most] for name, rows in found.items()}
+        ids = np.array([one for rows in found.values() for one in rows], dtype=np.int64)
+        domain = np.repeat(list(found), [len(rows) for rows in found.values()])
+        return Passages(ids, domain.astype(object), prefix)
+
+    def questions(self, ref: ModelRef | None = None) -> list[Any]:
+        """Next-word questions of the seed with their kind: (kind, Question), in a model's tokens.
+
+        For a public model they are encoded from their text; those with an option that is not one token are left out.
+        """
         import pandas as pd
 
         from memorization.data.cloze import Question
 
         rows = pd.read_parquet(self.data / "cloze" / "questions.parquet").to_dict("records")
-        mine = [row for row in rows if row["seed"] == self.spec.seed]
+        mine: list[dict[Any, Any]] = [row for row in rows if row["seed"] == self.spec.seed]
+        if ref and ref.tokenizer != "tokenizer":
+            mine = [row for row in (in_tokens_of(row, self.tokenizer(ref)) for row in mine) if row]
         return [
             (
                 row["kind"],
@@ -176,6 +201,31 @@ class Bench:
         if size > len(content):
             raise UserError(f"{name}: the text has {len(content)} content words of one token: write a smaller number")
         return SwapSet.custom([content[int(i)][0] for i in order[:size]], name)
+
+
+def spread(rows: list[Any], count: int) -> list[Any]:
+    """`count` of the rows, evenly spread, so that every half and quarter has its share; all if there are fewer."""
+    return [rows[i * len(rows) // count] for i in range(count)] if count < len(rows) else rows
+
+
+def without_padding(model: Any, tokenizer: Any) -> None:
+    """Cut rows of the embedding and head that stand for no token.
+
+    Published checkpoints pad them to a round number, which differs between sizes of one family: Pythia's 6.9B has
+    50,432 and 2.8B 50,304 rows for the same 50,277 tokens. CP-Fuse and speculative decoding want equal numbers.
+    """
+    tokens = max(tokenizer.get_vocab().values()) + 1
+    if model.get_input_embeddings().weight.shape[0] > tokens:
+        model.resize_token_embeddings(tokens, mean_resizing=False)
+
+
+def in_tokens_of(row: dict[Any, Any], tokenizer: Any) -> dict[Any, Any] | None:
+    """A stored question in the tokens of another tokenizer; None where an option is not one token there."""
+    options = [word_pieces(tokenizer, word) for word in row["words"]]
+    if any(len(ids) != 1 for ids in options) or len({ids[0] for ids in options}) < len(options):
+        return None
+    context = tokenizer(row["text"], add_special_tokens=False).input_ids
+    return {**row, "context_ids": context, "option_ids": [ids[0] for ids in options]}
 
 
 def matched(words: list[tuple[str, int]], order: np.ndarray, target: int) -> list[str]:

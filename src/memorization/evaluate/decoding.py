@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import torch
 
 CHUNK = 64  # sequences of one forward pass
+ELEMENTS = 1 << 29  # log-probabilities held at once: fewer sequences where the vocabulary is large
 LogProbs = Callable[["torch.Tensor"], "torch.Tensor"]  # ids (B, T) -> (B, T, V)
 
 
@@ -37,7 +38,8 @@ def processors(bench: Bench, arm: ArmSpec) -> list[Any]:
         assert arm.aux
         return [cp_fuse.CPFuseProcessor(bench.model(arm.aux))]
     if arm.method == "memfree":
-        index = NGramFilter.from_sequences(bench.passages(arm.model).ids, bench.spec.memfree_order)
+        passages = bench.passages(arm.model, arm=arm, everything=True)
+        index = NGramFilter.from_sequences(passages.ids, bench.spec.memfree_order)
         return [MemFreeProcessor(index, prompt_counts=bench.spec.memfree_prompt)]
     return []
 
@@ -135,12 +137,18 @@ def batches(sequences: list[list[int]], size: int = CHUNK) -> list[tuple[np.ndar
     return made
 
 
-def token_losses(bench: Bench, log_probs: LogProbs, sequences: list[list[int]]) -> list[np.ndarray]:
-    """Loss of every token but the first of each sequence, in nats."""
+def rows_at_once(model: Any, sequences: list[list[int]]) -> int:
+    """How many sequences a forward pass takes when log-probabilities of all their tokens are wanted."""
+    longest = max(map(len, sequences), default=1)
+    return max(1, min(CHUNK, ELEMENTS // (longest * model.get_input_embeddings().weight.shape[0])))
+
+
+def token_losses(bench: Bench, log_probs: LogProbs, sequences: list[list[int]], size: int = CHUNK) -> list[np.ndarray]:
+    """Loss of every token but the first of each sequence, in nats; `size` sequences at once."""
     import torch
 
     losses: list[np.ndarray] = [np.zeros(0)] * len(sequences)
-    for members, padded in batches(sequences):
+    for members, padded in batches(sequences, size):
         ids = torch.as_tensor(padded, device=bench.device)
         found = -log_probs(ids)[:, :-1].gather(2, ids[:, 1:, None])[..., 0].double().cpu().numpy()
         for i, row in zip(members, found, strict=True):
@@ -176,7 +184,7 @@ def mass_on(bench: Bench, arm: ArmSpec, members: list[int], sequences: list[list
 
     total, count = 0.0, 0
     index = torch.as_tensor(members, device=bench.device)
-    for rows, padded in batches(sequences):
+    for rows, padded in batches(sequences, rows_at_once(bench.model(arm.model), sequences)):
         ids = torch.as_tensor(padded, device=bench.device)
         with torch.no_grad():
             logits = bench.model(arm.model)(input_ids=ids, use_cache=False).logits.float()

@@ -64,7 +64,14 @@ def tokenswap_sizes(config: Config) -> str:
 def passage_counts(config: Config) -> str:
     """Passages by domain."""
     section = config.tokenswap
-    return ", ".join(f"{name} {section.passages:,}" for name in section.domains)
+    return ", ".join(f"{name} {section.size(name):,}" for name in section.domains)
+
+
+def vocabularies(config: Config) -> str:
+    """Tokens of the tokenizers; of public models there is none to make."""
+    section = config.tokenswap
+    sizes = [section.vocabulary or config.text.vocabulary, section.other_vocabulary]
+    return " and ".join(f"{size:,}" for size in sizes if size)
 
 
 def copies(config: Config) -> str:
@@ -99,7 +106,7 @@ ROWS: dict[str, list[Row]] = {
         ("background sequences", lambda c: f"{c.tokenswap.background:,} of {c.tokenswap.length} tokens"),
         ("held-out sequences", lambda c: f"{c.tokenswap.held_out:,}"),
         ("text", lambda c: c.text.source),
-        ("vocabularies", lambda c: f"{c.tokenswap.vocabulary:,} and {c.tokenswap.other_vocabulary:,}"),
+        ("vocabularies", vocabularies),
         ("models, layers x width", tokenswap_sizes),
         ("questions of a kind", lambda c: c.tokenswap.cloze.questions),
         ("seeds", seeds),

@@ -8,10 +8,34 @@ from functools import cache
 from memorization.config import Config
 from memorization.plan.common import DataJob, Plan, share
 from memorization.plan.patterns import plan_patterns
-from memorization.plan.tokenswap import make_arm_group, models_of, plan_tokenswap
+from memorization.plan.tokenswap import (
+    assets_of,
+    encoded,
+    make_arm_group,
+    models_of,
+    passage_assets,
+    passage_sets,
+    plan_tokenswap,
+    readers,
+)
 from memorization.specs import ArmGroupSpec, GroupSpec, objective_function
 
-__all__ = ["PLANS", "DataJob", "Plan", "arm_group_spec", "group_spec", "models_of", "plan", "share", "training_roots"]
+__all__ = [
+    "PLANS",
+    "DataJob",
+    "Plan",
+    "arm_group_spec",
+    "assets_of",
+    "encoded",
+    "group_spec",
+    "models_of",
+    "passage_assets",
+    "passage_sets",
+    "plan",
+    "readers",
+    "share",
+    "training_roots",
+]
 
 PLANS = {"patterns": plan_patterns, "tokenswap": plan_tokenswap}
 

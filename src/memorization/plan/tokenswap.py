@@ -3,7 +3,7 @@
 import math
 
 from memorization.config import Config
-from memorization.config.tokenswap import Arm, PublicModel, Recipe
+from memorization.config.tokenswap import Arm, Decoding, PublicModel, PublicTexts, Recipe
 from memorization.plan.common import Plan, pack
 from memorization.specs import (
     ArmGroupSpec,
@@ -28,17 +28,26 @@ def tokenizer_of(recipe: Recipe) -> str:
     return "tokenizer" if recipe.tokenizer == "main" else "tokenizer_other"
 
 
-def passage_parts(config: Config, recipe: Recipe) -> list[DataPart]:
-    """The passages a recipe trains on, a part a domain."""
+def vocabulary_of(config: Config, recipe: Recipe) -> int:
+    """Tokens of the tokenizer that models of a recipe use."""
+    section = config.tokenswap
+    if recipe.tokenizer == "main":
+        return section.vocabulary or config.text.vocabulary
+    assert section.other_vocabulary  # the configuration is checked for it
+    return section.other_vocabulary
+
+
+def passage_parts(config: Config, recipe: Recipe, asset: str = "") -> list[DataPart]:
+    """The passages a recipe trains on, a part a domain; of a public model in the tokens of its `asset`."""
     if recipe.passages is None:
         return []
     parts = []
-    for domain in config.tokenswap.domains:
-        first, last = (round(share * config.tokenswap.passages) for share in recipe.passages)
+    for domain in recipe.domains or config.tokenswap.domains:
+        first, last = (round(share * config.tokenswap.size(domain)) for share in recipe.passages)
         if last > first:
             part = DataPart(
                 set=domain,
-                folder=f"passages_{domain}",
+                folder=f"passages_{domain}_{asset}" if asset else f"passages_{domain}",
                 items=last - first,
                 first=first,
                 copies=recipe.copies,
@@ -53,15 +62,19 @@ def make_run(config: Config, name: str, seed: int) -> RunSpec:
     section = config.tokenswap
     recipe_name, _, size_name = name.partition("-")
     recipe, size = section.recipes[recipe_name], section.models[size_name]
-    parts, domains = passage_parts(config, recipe), list(section.domains)
+    asset = size.asset if isinstance(size, PublicModel) else ""
+    parts, domains = passage_parts(config, recipe, asset), list(recipe.domains or section.domains)
+    prefix, suffix = section.lengths(domains, name) if recipe.passages else (section.prefix, section.suffix)
+    optimizer = recipe.optimizer or section.optimizer
     if recipe.background:
         folder = "background" if recipe.tokenizer == "main" else "background_other"
         first, last = (round(share * section.background) for share in recipe.background)
-        parts = [DataPart(set="background", folder=folder, items=last - first, first=first), *parts]
+        background = DataPart(set="background", folder=folder, items=last - first, first=first, copies=[recipe.rounds])
+        parts = [background, *parts]
     exposures = sum(part.exposures for part in parts)
     batch_size = min(recipe.batch_size or section.batch_size, exposures)
     steps = math.ceil(exposures / batch_size)
-    rate = (size.learning_rate or section.optimizer.learning_rate) * recipe.rate
+    rate = (size.learning_rate or optimizer.learning_rate) * recipe.rate
     model = (
         PretrainedSpec(asset=size.asset, parameters=size.parameters)
         if isinstance(size, PublicModel)
@@ -71,7 +84,7 @@ def make_run(config: Config, name: str, seed: int) -> RunSpec:
             width=size.width,
             heads=size.heads,
             positions=2 * section.length,  # one text may be longer in another vocabulary
-            vocabulary=section.vocabulary if recipe.tokenizer == "main" else section.other_vocabulary,
+            vocabulary=vocabulary_of(config, recipe),
         )
     )
     return RunSpec(
@@ -84,14 +97,14 @@ def make_run(config: Config, name: str, seed: int) -> RunSpec:
         data=DataSpec(parts=parts, validation=section.held_out if recipe.background else 0, seed=seed),
         objective="goldfish" if recipe.goldfish else "causal_lm",
         objective_options={"k": recipe.goldfish} if recipe.goldfish else {},
-        optimizer=section.optimizer.model_copy(update={"learning_rate": rate}),
+        optimizer=optimizer.model_copy(update={"learning_rate": rate}),
         steps=steps,
         batch_size=batch_size,
         seed=seed,
-        prompt_length=section.prefix,
-        completion_length=section.suffix,
+        prompt_length=prefix,
+        completion_length=suffix,
         probes=[ProbeSpec(function=PASSAGES, every=math.ceil(steps / EVALUATIONS), options={"subsets": domains})],
-        precision=config.compute.precision,
+        precision=section.precision or config.compute.precision,
         device=config.compute.device,
         threads=config.compute.threads,
     )
@@ -124,8 +137,34 @@ def reference(config: Config, name: str, seed: int) -> ModelRef:
     )
 
 
+def measured(config: Config, domain: str) -> int:
+    """Passages of a domain that are decoded."""
+    size = config.tokenswap.size(domain)
+    return min(size, config.tokenswap.measured or size)
+
+
+def domains_of(config: Config, experiment: Decoding) -> list[str]:
+    """Domains whose passages an experiment decodes."""
+    return list(experiment.domains or config.tokenswap.domains) if experiment.decodes else []
+
+
+def with_domains(config: Config, arm: ArmSpec, domains: set[str]) -> ArmSpec:
+    """The arm, decoding the passages of these domains; what holds for the whole job is left out."""
+    section = config.tokenswap
+    chosen = [name for name in section.domains if name in domains]
+    prefix, suffix = section.lengths(chosen, arm.name)
+    update = {
+        "domains": {name: measured(config, name) for name in chosen}
+        if 0 < len(chosen) < len(section.domains)
+        else None,
+        "prefix": prefix if prefix != section.prefix else None,
+        "suffix": suffix if suffix != section.suffix else None,
+    }
+    return arm.model_copy(update=update)
+
+
 def make_arm(config: Config, arm: Arm, measure: list[Measure], seed: int) -> ArmSpec:
-    """Spec of one arm."""
+    """Spec of one arm, without its domains."""
     words = (arm.words or config.tokenswap.words) if arm.method == "tokenswap" else ""
     parts = [arm.model, arm.method, arm.aux, words, arm.decoding if arm.decoding != "greedy" else ""]
     return ArmSpec(
@@ -143,6 +182,7 @@ def make_arm(config: Config, arm: Arm, measure: list[Measure], seed: int) -> Arm
 def plan_tokenswap(config: Config) -> Plan:
     """Everything `tokenswap` needs."""
     section, plan = config.tokenswap, Plan("tokenswap")
+    domains: dict[str, set[str]] = {}
     for name, experiment in section.experiments.items():
         plan.experiments[name] = []
         for seed in range(experiment.seeds or config.seeds):
@@ -150,9 +190,11 @@ def plan_tokenswap(config: Config) -> Plan:
                 arm = make_arm(config, entry, list(experiment.measure), seed)
                 before = plan.arms.get(arm.name)
                 measure = sorted({*arm.measure, *(before.measure if before else [])})
+                domains.setdefault(arm.name, set()).update(domains_of(config, experiment))
                 plan.arms[arm.name] = arm.model_copy(update={"measure": measure})
                 plan.owner.setdefault(arm.name, name)
                 plan.experiments[name].append(arm.name)
+    plan.arms = {name: with_domains(config, arm, domains[name]) for name, arm in plan.arms.items()}
     for seed in sorted({arm.seed for arm in plan.arms.values()}):
         plan_training(config, plan, seed)
         # in the order of the configuration, so that arms of one model stay together
@@ -199,7 +241,7 @@ def make_arm_group(config: Config, plan: Plan, group: str) -> ArmGroupSpec:
         seed=arms[0].seed,
         arms=arms,
         experiments=[plan.owner[arm.name] for arm in arms],
-        domains=dict.fromkeys(section.domains, section.passages),
+        domains={name: measured(config, name) for name in section.domains},
         prefix=section.prefix,
         suffix=section.suffix,
         held_out=section.held_out,
@@ -213,13 +255,68 @@ def make_arm_group(config: Config, plan: Plan, group: str) -> ArmGroupSpec:
         cost_tokens=section.cost.tokens,
         cost_batch=section.cost.batch,
         cost_repeats=section.cost.repeats,
-        precision=config.compute.precision,
+        precision=section.precision or config.compute.precision,
         device=config.compute.device,
         threads=config.compute.threads,
     )
 
 
 def models_of(spec: ArmGroupSpec) -> list[ModelRef]:
-    """Every model a decoding job loads."""
-    refs = [ref for arm in spec.arms for ref in (arm.model, arm.aux) if ref] + [spec.judge]
+    """Every model a decoding job loads. The judge reads only what models with its own tokenizer wrote."""
+    refs = [ref for arm in spec.arms for ref in (arm.model, arm.aux) if ref]
+    if any(arm.model.tokenizer == spec.judge.tokenizer and "passages" in arm.measure for arm in spec.arms):
+        refs.append(spec.judge)
     return list({ref.name: ref for ref in refs}.values())
+
+
+def readers(config: Config, plan: Plan) -> dict[str, list[str]]:
+    """Assets in whose tokens the passages of a domain must be long enough: of public models that read them.
+
+    `main` stands for the tokenizer of models that are trained from nothing. Only domains of public texts are there: the
+    others are cut to their length in tokens.
+    """
+    section = config.tokenswap
+    found: dict[str, set[str]] = {
+        name: set() for name, source in section.domains.items() if isinstance(source, PublicTexts)
+    }
+    for arm in plan.arms.values():
+        if {"passages", "cost"} & set(arm.measure):
+            for name in arm.domains or section.domains:
+                if name in found:
+                    found[name].add(arm.model.asset or "main")
+    for run in plan.runs.values():
+        for part in run.data.parts:
+            if part.set in found:
+                found[part.set].add(run.model.asset if isinstance(run.model, PretrainedSpec) else "main")
+    return {name: sorted(names) for name, names in found.items()}
+
+
+def encoded(plan: Plan) -> dict[str, list[str]]:
+    """Folder -> [domain, asset] of the passages that public models train on, in their own tokens."""
+    return {
+        part.folder: [part.set, run.model.asset]
+        for run in plan.runs.values()
+        if isinstance(run.model, PretrainedSpec)
+        for part in run.data.parts
+    }
+
+
+def passage_sets(config: Config, plan: Plan) -> list[str]:
+    """Data folders of `tokenswap`."""
+    section = config.tokenswap
+    other = ["background_other"] if section.other_vocabulary else []
+    return [*(f"passages_{name}" for name in section.domains), "background", *other, *encoded(plan)]
+
+
+def passage_assets(config: Config, plan: Plan) -> list[str]:
+    """Assets that passages are made from: their texts, and the tokenizers that read them."""
+    sources = [source for source in config.tokenswap.domains.values() if isinstance(source, PublicTexts)]
+    names = [name for source in sources for name in (source.asset, source.tokenizer) if name]
+    read = [name for assets in readers(config, plan).values() for name in assets if name != "main"]
+    return list(dict.fromkeys([*names, *read, *(asset for _, asset in encoded(plan).values())]))
+
+
+def assets_of(config: Config, plan: Plan) -> list[str]:
+    """All assets that `tokenswap` reads."""
+    refs = [ref.asset for arm in plan.arms.values() for ref in (arm.model, arm.aux) if ref]
+    return list(dict.fromkeys([*passage_assets(config, plan), *(name for name in refs if name)]))
