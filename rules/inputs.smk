@@ -58,6 +58,13 @@ def needed_assets():
     return list(dict.fromkeys([*text, *passages]))
 
 
+def training_memory(wildcards):
+    """MB of a training job: start-up, and 20 bytes a weight for the largest model with its gradient and optimizer."""
+    planned = PLANS[GROUPS[wildcards.group]]
+    largest = max(planned.runs[name].model.parameters for name in planned.groups[wildcards.group])
+    return 2000 + 20 * largest // 1_000_000
+
+
 def passages_params():
     """What passages, background and questions of `tokenswap` are made of."""
     names = ("prefix", "suffix", "domains", "passages", "background", "length", "overlap", "held_out")
@@ -89,6 +96,11 @@ def tokenizer_folders():
 def decoding_refs(wildcards):
     """Models that a decoding job loads."""
     return models_of(arm_group_spec(CONFIG, wildcards.arms))
+
+
+def decoding_memory(wildcards):
+    """MB of a decoding job: start-up, and 5 bytes a weight of every model it loads."""
+    return 3000 + 5 * sum(ref.parameters for ref in decoding_refs(wildcards)) // 1_000_000
 
 
 def decoding_models(wildcards):
