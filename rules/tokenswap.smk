@@ -22,7 +22,7 @@ rule make_passages:
     params:
         **code(script_root("make_passages")),
         passages=passages_params(),
-        folder=f"{ROOT}/data/tokenswap",
+        folder=lambda wildcards: f"{ROOT}/data/tokenswap",
     message:
         "passages, background, held-out text and questions"
     script:
