@@ -15,7 +15,7 @@ WORDS = re.compile(r"english-(9|43|66|110|136)|content-(matched|[1-9]\d*)")
 class ScratchModel(ModelSize):
     """One model size trained from nothing, and its learning rate."""
 
-    learning_rate: Annotated[float, Field(gt=0)]
+    learning_rate: Annotated[float, Field(gt=0)] | None = Field(default=None, description="null: the optimizer's")
 
 
 class PublicModel(Section):
