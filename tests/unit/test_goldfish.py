@@ -106,7 +106,7 @@ def test_the_loss_is_the_mean_over_kept_targets(strategy):
     labels[3, 12:] = -100
     captured = []
     model.lm_head.register_forward_hook(lambda _, __, out: (out.retain_grad(), captured.append(out))[1])
-    summed, count = goldfish(model, ids, labels, k=3, strategy=strategy)
+    summed, count = goldfish(model, {"input_ids": ids, "labels": labels}, k=3, strategy=strategy)
     kept = goldfish_mask(ids, 3, strategy)
     log_p = captured[-1].log_softmax(-1)
     terms = [
@@ -115,7 +115,7 @@ def test_the_loss_is_the_mean_over_kept_targets(strategy):
         for at in range(1, 20)
         if kept[row, at] and labels[row, at] != -100
     ]
-    assert int(count) == len(terms) < int(causal_lm(model, ids, labels)[1])
+    assert int(count) == len(terms) < int(causal_lm(model, {"input_ids": ids, "labels": labels})[1])
     assert float(summed.detach() / count) == pytest.approx(float(torch.stack(terms).detach().mean()), rel=1e-5)
     captured[0].grad = None
     summed.backward()
@@ -129,7 +129,7 @@ def test_plain_loss_is_the_limit_of_large_k():
     ends = {"bos_token_id": None, "eos_token_id": None}
     model = GPT2LMHeadModel(GPT2Config(vocab_size=60, n_embd=16, n_layer=1, n_head=2, n_positions=32, **ends)).eval()
     ids = tokens(2, 20, high=60)
-    summed, count = goldfish(model, ids, ids, k=21, strategy="static")
+    summed, count = goldfish(model, {"input_ids": ids, "labels": ids}, k=21, strategy="static")
     logits = model(ids).logits[:, :-1]
     assert int(count) == 38
     assert float(summed.detach()) == pytest.approx(

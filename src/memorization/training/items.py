@@ -48,6 +48,14 @@ class Items:
         arrays = {name: getattr(self, name)[keep] for name in ("length", "prompt", "subset", "copies")}
         return Items(self.input_ids[rows], self.labels[rows], split=self.split, **arrays)
 
+    def batch(self, rows: np.ndarray, longest: int | None = None) -> "dict[str, torch.Tensor]":
+        """Tensors of some items as objectives take them, cut to `longest` tokens (default: of these items)."""
+        import torch
+
+        longest = longest or int(self.length[rows].max())
+        index = torch.as_tensor(rows, device=self.input_ids.device)
+        return {"input_ids": self.input_ids[index, :longest], "labels": self.labels[index, :longest]}
+
     def to(self, device: "torch.device | str") -> "Items":
         """Same items with their tensors on `device`."""
         tensors = {"input_ids": self.input_ids.to(device), "labels": self.labels.to(device)}

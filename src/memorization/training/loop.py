@@ -275,9 +275,8 @@ def take_step(
 
     longest = int(items.length[batch].max())  # no time is spent on columns that are padding in the whole batch
     mine = batch[accelerator.process_index :: accelerator.num_processes]
-    index = torch.as_tensor(mine, device=items.input_ids.device)
     with accelerator.autocast() if accelerator.mixed_precision != "no" else nullcontext():
-        summed, counted = objective(model, items.input_ids[index, :longest], items.labels[index, :longest])
+        summed, counted = objective(model, items.batch(mine, longest))
     total = int(counted if accelerator.num_processes == 1 else accelerator.reduce(counted))
     # processes average their gradients, so each scales its sum to be a share of the mean over the whole batch
     loss = summed * (accelerator.num_processes / max(1, total))

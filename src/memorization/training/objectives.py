@@ -1,35 +1,36 @@
 """Objectives: small functions `(model, batch) -> (summed loss, number of targets)`.
 
-The sum and the count are kept apart so that the mean over a batch is exact however it is split over processes.
+A batch is a mapping of tensors whose first dimension is the item, see `memorization.training.items.Items.batch`. The
+sum and the count are kept apart so that the mean over a batch is exact however it is split over processes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
 
-Objective = Callable[[Any, "torch.Tensor", "torch.Tensor"], "tuple[torch.Tensor, torch.Tensor]"]
+Batch = Mapping[str, "torch.Tensor"]
+Objective = Callable[[Any, Batch], "tuple[torch.Tensor, torch.Tensor]"]
 
 
-def causal_lm(model: Any, input_ids: "torch.Tensor", labels: "torch.Tensor") -> "tuple[torch.Tensor, torch.Tensor]":
+def causal_lm(model: Any, batch: Batch) -> "tuple[torch.Tensor, torch.Tensor]":
     """Next-token cross-entropy.
 
-    input_ids, labels: (batch, time), items right-padded; labels are -100 where there is nothing to predict. No
-    attention mask is needed: causal attention never looks right, and padding has no labels.
+    batch: input_ids, labels, both (batch, time), items right-padded; labels are -100 where there is nothing to predict.
+    No attention mask is needed: causal attention never looks right, and padding has no labels.
     """
     import torch.nn.functional as F
 
-    logits = model(input_ids=input_ids, use_cache=False).logits[:, :-1]
-    targets = labels[:, 1:]
+    logits = model(input_ids=batch["input_ids"], use_cache=False).logits[:, :-1]
+    targets = batch["labels"][:, 1:]
     loss = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=-100, reduction="sum")
     return loss, (targets != -100).sum()
 
 
 def goldfish(
     model: Any,
-    input_ids: "torch.Tensor",
-    labels: "torch.Tensor",
+    batch: Batch,
     *,
     k: int = 4,
     strategy: str = "hash-table",
@@ -43,5 +44,5 @@ def goldfish(
     """
     from memorization.methods.goldfish import goldfish_mask
 
-    kept = goldfish_mask(input_ids, k, strategy, window=window, seed=seed)
-    return causal_lm(model, input_ids, labels.masked_fill(~kept, -100))
+    kept = goldfish_mask(batch["input_ids"], k, strategy, window=window, seed=seed)
+    return causal_lm(model, {**batch, "labels": batch["labels"].masked_fill(~kept, -100)})
