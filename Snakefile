@@ -1,7 +1,7 @@
 """Memorization in language and vision-language models: seven papers, one DAG.
 
     snakemake                        every figure, table and claim at laptop size
-    snakemake patterns               one paper; tokenswap is another
+    snakemake patterns               one paper; tokenswap and layernorm are others
     snakemake tokenswap_fig3         one figure
     snakemake claims                 the claims ledger
     snakemake -n                     what would run, and why
@@ -40,6 +40,7 @@ include: "rules/figures.smk"
 include: "rules/claims.smk"
 include: "rules/patterns.smk"
 include: "rules/tokenswap.smk"
+include: "rules/layernorm.smk"
 
 
 rule all:

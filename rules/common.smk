@@ -12,6 +12,7 @@ os.environ.update(PYTHONPATH=os.pathsep.join(sys.path[:1]))
 from memorization import __version__
 from memorization.claims.schema import read_claims
 from memorization.config import check_writable, load_config
+from memorization.data.labelled import KINDS as LABELLED_KINDS
 from memorization.data.patterns import KINDS
 from memorization.errors import UserError
 from memorization.figures.catalog import load_catalog
@@ -20,6 +21,8 @@ from memorization.plan import (
     assets_of,
     encoded,
     group_spec,
+    labelled_assets,
+    labelled_sets,
     models_of,
     passage_assets,
     passage_sets,
@@ -30,7 +33,7 @@ from memorization.plan import (
 from memorization.provenance.source import code_params, definitions
 from memorization.provenance.record import digest_of, git_state
 
-PAPERS = ["patterns", "tokenswap"]
+PAPERS = ["patterns", "tokenswap", "layernorm"]
 
 try:
     CONFIG = load_config(REPOSITORY / "config", config)
@@ -52,6 +55,7 @@ GROUPS = {group: paper for paper in PAPERS for group in PLANS[paper].groups}
 DATA = {job.folder: job for job in PLANS["patterns"].data.values()}
 SYNTHETIC = [name for name, job in DATA.items() if job.vocabulary == "characters"]
 PASSAGE_SETS = passage_sets(CONFIG, PLANS["tokenswap"])
+LABELLED = labelled_sets(CONFIG, PLANS["layernorm"])
 TEXTUAL = [name for name, job in DATA.items() if job.vocabulary == "text"]
 
 

@@ -55,7 +55,8 @@ def needed_assets():
     """Assets that the papers read, as they are configured: at scale `paper` some, at the others none."""
     text = list(text_assets("gpt2", "wikitext"))
     passages = assets_of(CONFIG, PLANS["tokenswap"]) if "tokenswap" in CONFIG.papers else []
-    return list(dict.fromkeys([*text, *passages]))
+    labelled = labelled_assets(CONFIG, PLANS["layernorm"]) if "layernorm" in CONFIG.papers else []
+    return list(dict.fromkeys([*text, *passages, *labelled]))
 
 
 def training_memory(wildcards):
@@ -74,6 +75,18 @@ def passages_params():
     public = readers(CONFIG, PLANS["tokenswap"])
     more = {"readers": public, "encoded": encoded(PLANS["tokenswap"]), "assets": ASSETS} if public else {}
     return {**sizes, "seeds": 5 * (last // 5 + 1), **more}
+
+
+def labelled_inputs(folder):
+    """What a labelled set is made from: the text corpus, downloaded files, the tokenizer of a public model."""
+    one = LABELLED[folder]
+    names = [name for name in (one.get("asset"), one["tokenizer"]) if name]
+    own = one["kind"] == "docstrings" and not one["tokenizer"]
+    return {
+        **({"corpus": "<results>/data/text/corpus.parquet"} if one["kind"] == "docstrings" else {}),
+        **({"tokenizer": "<results>/data/text/tokenizer"} if own else {}),
+        **({"assets": [f"{ASSETS}/{name}.json" for name in names]} if names else {}),
+    }
 
 
 def passages_assets():

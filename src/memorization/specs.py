@@ -20,22 +20,20 @@ class Spec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class ModelSpec(Spec):
-    """A model built from nothing.
+class Stack(Spec):
+    """A stack of transformer layers built from nothing.
 
     `initializer_std: null` means GPT-2's 0.02 at width 768 carried to this width, 0.02 * sqrt(768 / width): a fixed
     0.02 leaves narrow models on a plateau for hundreds of steps before they learn anything.
     """
 
-    architecture: Literal["gpt2", "gpt_neox"] = "gpt2"
     layers: Positive
     width: Positive
     heads: Positive = 1
-    positions: Positive
-    vocabulary: Positive
     dropout: Fraction = 0.0
     initializer_std: Annotated[float, Field(gt=0)] | None = None
-    embedding: Literal["trained", "frozen"] = "trained"
+    head: Literal["language_model", "classification"] = "language_model"
+    classes: Annotated[int, Field(ge=0)] = 0
 
     @property
     def std(self) -> float:
@@ -48,11 +46,35 @@ class ModelSpec(Spec):
         return 12 * self.layers * self.width**2
 
 
+class ModelSpec(Stack):
+    """A language model: decoders (gpt2, gpt_neox) or encoders with a masked-LM head (bert is Post-LN, the other Pre-LN)."""
+
+    architecture: Literal["gpt2", "gpt_neox", "bert", "roberta_prelayernorm"] = "gpt2"
+    positions: Positive
+    vocabulary: Positive
+    embedding: Literal["trained", "frozen"] = "trained"
+
+
+class VisionSpec(Stack):
+    """An image classifier. image, patch: side in pixels."""
+
+    architecture: Literal["vit"]
+    image: Positive
+    patch: Positive
+    channels: Positive
+    head: Literal["language_model", "classification"] = "classification"
+
+
 class PretrainedSpec(Spec):
     """A public checkpoint as it is: a folder `results/assets/<asset>` that `snakemake assets` fetched."""
 
     asset: str
     parameters: Positive
+    head: Literal["language_model", "classification"] = "language_model"
+    masked: bool = Field(default=False, description="its language-model head is a masked LM's")
+    images: bool = False
+    fresh: bool = Field(default=False, description="weights are drawn anew: only its configuration is used")
+    classes: Annotated[int, Field(ge=0)] = 0
 
 
 class Initial(Spec):
@@ -84,12 +106,39 @@ class DataPart(Spec):
         return rounds * sum(self.copies) + sum(self.copies[:rest])
 
 
+class NoiseSpec(Spec):
+    """Wrong labels: `share` of the training set, all from one class, each to another class (layernorm, appendix F.1).
+
+    wording: what the share is of, the train_set (what the paper's code does) or the class (what its appendix says).
+    """
+
+    share: Annotated[float, Field(gt=0, lt=1)]
+    source_class: Annotated[int, Field(ge=0)]
+    wording: Literal["train_set", "class"] = "train_set"
+
+
+class LabelSpec(Spec):
+    """Items with a class each.
+
+    form: a classifier's head, or the next-token form, in which the word of the class is predicted behind the text
+    (layernorm, table 6): masked_word by a masked LM, causal_word by a decoder. image, channels: of images, in pixels.
+    """
+
+    kind: Literal["text", "images"]
+    classes: Annotated[int, Field(ge=2)]
+    form: Literal["classifier", "masked_word", "causal_word"] = "classifier"
+    noise: NoiseSpec | None = None
+    image: Annotated[int, Field(ge=0)] = 0
+    channels: Annotated[int, Field(ge=0)] = 0
+
+
 class DataSpec(Spec):
     """Training items of one or more sets, and `validation` items (over all parts, in the same proportions)."""
 
     parts: Annotated[list[DataPart], Field(min_length=1)]
     validation: Annotated[int, Field(ge=0)] = 0
     seed: Annotated[int, Field(ge=0)] = 0
+    labelled: LabelSpec | None = None
 
     @property
     def items(self) -> int:
@@ -103,15 +152,20 @@ class DataSpec(Spec):
 
 
 class OptimizerSpec(Spec):
-    """Adam(W) with its usual constants; a schedule is a pure function of the step, so it needs no state."""
+    """Adam(W) with its usual constants; a schedule is a pure function of the step, so it needs no state.
 
-    name: Literal["adam", "adamw"] = "adam"
+    muon: Muon for matrices inside the layers, AdamW for all else; steps of a matrix are scaled to the size of AdamW's, so
+    that one learning rate serves both. norm_rate: factor of the learning rate of gains and biases of norms.
+    """
+
+    name: Literal["adam", "adamw", "muon"] = "adam"
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     clip_norm: Annotated[float, Field(gt=0)] | None = None
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     warmup: Annotated[int, Field(ge=0)] = 0
+    norm_rate: Annotated[float, Field(gt=0)] = 1.0
 
 
 class ProbeSpec(Spec):
@@ -134,28 +188,34 @@ class StopSpec(Spec):
 
 
 class RunSpec(Spec):
-    """One training run."""
+    """One training run.
+
+    strip: norms whose gains and biases are fixed at 1 and 0 before the first update
+    (`memorization.models.norms.strip_norm_parameters`). labels: columns that every row of the run carries.
+    """
 
     name: str
     paper: str
     model_name: str
-    model: ModelSpec | PretrainedSpec
+    model: ModelSpec | VisionSpec | PretrainedSpec
     initial: Initial | None = None
+    strip: Literal["none", "all", "early", "middle", "late", "attention", "feed_forward"] = "none"
     data_name: str
     data: DataSpec
-    objective: Literal["causal_lm", "goldfish"] = "causal_lm"
+    objective: Literal["causal_lm", "goldfish", "masked_lm", "classification", "label_word"] = "causal_lm"
     objective_options: dict[str, int | float | str] = {}
     optimizer: OptimizerSpec = OptimizerSpec()
     steps: Positive
     batch_size: Positive
     seed: Annotated[int, Field(ge=0)]
-    prompt_length: Positive
-    completion_length: Positive
+    prompt_length: Annotated[int, Field(ge=0)] = 0
+    completion_length: Annotated[int, Field(ge=0)] = 0
     probes: list[ProbeSpec]
     stop: StopSpec | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: Positive = 1
+    labels: dict[str, str | int | float] = {}
 
 
 class ModelRef(Spec):

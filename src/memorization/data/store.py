@@ -20,6 +20,11 @@ COLUMNS = {
     "prompt_length": "int32",
     "completion_length": "int32",
 }
+# The columns of sets for classification. `image` holds PNG or JPEG bytes as `datasets.Image` stores them.
+LABELLED_TEXTS = {"item": "int32", "text": "string", "input_ids": "int32", "length": "int32", "label": "int32"}
+LABELLED_IMAGES = {"item": "int32", "image": "image", "label": "int32"}
+LAYOUTS = (COLUMNS, LABELLED_TEXTS, LABELLED_IMAGES)
+LOSSLESS = b"\x89PNG"
 
 
 def row(item: int, text: str, input_ids: Sequence[int], prompt: int, completion: int) -> dict[str, Any]:
@@ -34,38 +39,82 @@ def row(item: int, text: str, input_ids: Sequence[int], prompt: int, completion:
     }
 
 
+def text_row(item: int, text: str, input_ids: Sequence[int], label: int) -> dict[str, Any]:
+    """Return one row of a set of texts that have a class each."""
+    return {"item": item, "text": text, "input_ids": list(input_ids), "length": len(input_ids), "label": label}
+
+
+def image_row(item: int, content: bytes, label: int) -> dict[str, Any]:
+    """Return one row of a set of images that have a class each. content: a PNG or JPEG file."""
+    return {"item": item, "image": {"bytes": content, "path": None}, "label": label}
+
+
+def columns_of(splits: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, str]:
+    """Return the columns, name -> type, that rows have; UserError if they fit none of `LAYOUTS`."""
+    first = next((one for rows in splits.values() for one in rows), None)
+    if first is None:
+        return COLUMNS
+    for columns in LAYOUTS:
+        if columns.keys() <= first.keys():
+            return columns
+    raise UserError(
+        f"rows with the columns {', '.join(first)} are no data set; make them with row, text_row or image_row."
+    )
+
+
 def digest(splits: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """Return the sha256 of the rows, which unlike that of the files is the same under every Arrow version."""
-    content = hashlib.sha256()
+    """Return the sha256 of the rows, which unlike that of the files is the same under every Arrow version.
+
+    Of a PNG its pixels count, since compressed bytes differ between versions of zlib; any other image counts as it is.
+    """
+    content, columns = hashlib.sha256(), columns_of(splits)
     for split, rows in sorted(splits.items()):
         content.update(f"{split} {len(rows)}\n".encode())
         for one in rows:
-            content.update(json.dumps({column: one[column] for column in COLUMNS}).encode() + b"\n")
+            values = {name: fingerprint(one[name]) if kind == "image" else one[name] for name, kind in columns.items()}
+            content.update(json.dumps(values).encode() + b"\n")
     return content.hexdigest()
+
+
+def fingerprint(image: Mapping[str, Any]) -> str:
+    """Return the sha256 of an image, the same for every compression of a PNG."""
+    content = image["bytes"]
+    if content.startswith(LOSSLESS):
+        import io
+
+        from PIL import Image
+
+        with Image.open(io.BytesIO(content)) as picture:
+            content = f"{picture.mode} {picture.size}\n".encode() + picture.tobytes()
+    return hashlib.sha256(content).hexdigest()
 
 
 def save(
     folder: str | Path, splits: Mapping[str, Sequence[Mapping[str, Any]]], card: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Write splits, card.json and README.md (the Hub's card); return the card, now with counts and digest."""
-    from datasets import Dataset, DatasetDict, Features, Value, disable_progress_bars
+    """Write splits, card.json and README.md (the Hub's card); return the card, now with counts and digest.
+
+    Rows are those of `row`, `text_row` or `image_row`, and all of one kind. A card that says how many `tokens` the
+    longest item has keeps that number; others get the number of tokens of each split.
+    """
+    from datasets import Dataset, DatasetDict, Features, Image, Value, disable_progress_bars
     from datasets import Sequence as ListOf
 
     disable_progress_bars()  # they would fill the rule's log
 
-    folder = Path(folder)
+    folder, columns = Path(folder), columns_of(splits)
     features = Features(
-        {column: ListOf(Value(kind)) if column == "input_ids" else Value(kind) for column, kind in COLUMNS.items()}
+        {
+            column: Image() if kind == "image" else ListOf(Value(kind)) if column == "input_ids" else Value(kind)
+            for column, kind in columns.items()
+        }
     )
     DatasetDict(
         {split: Dataset.from_list([dict(one) for one in rows], features=features) for split, rows in splits.items()}
     ).save_to_disk(str(folder))
-    card = {
-        **card,
-        "sha256": digest(splits),
-        "items": {split: len(rows) for split, rows in splits.items()},
-        "tokens": {split: sum(one["length"] for one in rows) for split, rows in splits.items()},
-    }
+    card = {**card, "sha256": digest(splits), "items": {split: len(rows) for split, rows in splits.items()}}
+    if "length" in columns:
+        card.setdefault("tokens", {split: sum(one["length"] for one in rows) for split, rows in splits.items()})
     write_json(card, folder / "card.json")
     (folder / "README.md").write_text(readme(card), encoding="utf-8")
     return card
@@ -84,7 +133,10 @@ def load(folder: str | Path, split: str) -> "Dataset":
 
 
 def read_columns(folder: str | Path, split: str, columns: Sequence[str]) -> dict[str, list[Any]]:
-    """Read columns of one split as lists, without `datasets`: training jobs save the second its import takes."""
+    """Read columns of one split as lists, without `datasets`: training jobs save the second its import takes.
+
+    An image comes as {"bytes": ..., "path": ...}; `memorization.data.digits:decode_images` makes an array of a list.
+    """
     import pyarrow as pa
 
     state = Path(folder) / split / "state.json"

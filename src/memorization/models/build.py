@@ -1,18 +1,41 @@
 """Models from specs: real `transformers` classes at any size, from scratch or from a folder."""
 
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memorization.errors import UserError
-from memorization.specs import ModelSpec
+from memorization.specs import ModelSpec, PretrainedSpec, VisionSpec
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
+    from transformers.configuration_utils import PretrainedConfig
+
+# real classes, by architecture and head; imported from their modules, since the package's lazy index costs 0.5 s more
+CLASSES = {
+    ("gpt2", "language_model"): "GPT2LMHeadModel",
+    ("gpt_neox", "language_model"): "GPTNeoXForCausalLM",
+    ("bert", "language_model"): "BertForMaskedLM",
+    ("bert", "classification"): "BertForSequenceClassification",
+    ("roberta_prelayernorm", "language_model"): "RobertaPreLayerNormForMaskedLM",
+    ("roberta_prelayernorm", "classification"): "RobertaPreLayerNormForSequenceClassification",
+    ("vit", "classification"): "ViTForImageClassification",
+}
 
 
-def build(spec: ModelSpec, *, seed: int, embedding: "torch.Tensor | None" = None) -> "PreTrainedModel":
-    """Return a freshly initialized causal language model.
+def model_class(spec: ModelSpec | VisionSpec) -> Any:
+    """The `transformers` class of a spec."""
+    name = CLASSES.get((spec.architecture, spec.head))
+    if name is None:
+        able = ", ".join(sorted(architecture for architecture, head in CLASSES if head == spec.head))
+        raise UserError(f"{spec.architecture} has no {spec.head} head here: write one of {able} as architecture")
+    module = import_module(f"transformers.models.{spec.architecture}.modeling_{spec.architecture}")
+    return getattr(module, name)
+
+
+def build(spec: ModelSpec | VisionSpec, *, seed: int, embedding: "torch.Tensor | None" = None) -> "PreTrainedModel":
+    """Return a freshly initialized model.
 
     seed: of the initial weights (the global RNG of torch is set to it).
     embedding: (vocabulary, width), needed exactly when `spec.embedding == "frozen"`: copied into the input embedding,
@@ -21,8 +44,10 @@ def build(spec: ModelSpec, *, seed: int, embedding: "torch.Tensor | None" = None
     import torch
 
     torch.manual_seed(seed)
-    model: Any = {"gpt2": gpt2, "gpt_neox": gpt_neox}[spec.architecture](spec)
-    if (spec.embedding == "frozen") != (embedding is not None):
+    configs = {"gpt2": gpt2, "gpt_neox": gpt_neox, "bert": bert, "roberta_prelayernorm": bert, "vit": vit}
+    make: Any = configs[spec.architecture]
+    model: Any = model_class(spec)(make(spec))
+    if (getattr(spec, "embedding", "trained") == "frozen") != (embedding is not None):
         raise UserError("a frozen embedding needs a matrix, a trained one takes none: see `embedding` of the model")
     if embedding is not None:
         weight = model.get_input_embeddings().weight
@@ -40,12 +65,11 @@ def build(spec: ModelSpec, *, seed: int, embedding: "torch.Tensor | None" = None
 NO_SPECIAL_TOKENS: dict[str, Any] = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
 
 
-def gpt2(spec: ModelSpec) -> "PreTrainedModel":
+def gpt2(spec: ModelSpec) -> "PretrainedConfig":
     """GPT-2: learned positions, layer norm before each block."""
     from transformers import GPT2Config
-    from transformers.models.gpt2.modeling_gpt2 import GPT2LMHeadModel  # the package's lazy index costs 0.5 s more
 
-    config = GPT2Config(
+    return GPT2Config(
         vocab_size=spec.vocabulary,
         n_positions=spec.positions,
         n_embd=spec.width,
@@ -59,15 +83,13 @@ def gpt2(spec: ModelSpec) -> "PreTrainedModel":
         activation_function="gelu_pytorch_tanh",
         **NO_SPECIAL_TOKENS,
     )
-    return GPT2LMHeadModel(config)
 
 
-def gpt_neox(spec: ModelSpec) -> "PreTrainedModel":
+def gpt_neox(spec: ModelSpec) -> "PretrainedConfig":
     """GPT-NeoX, the class of Pythia: rotary positions, attention and feed-forward in parallel."""
     from transformers import GPTNeoXConfig
-    from transformers.models.gpt_neox.modeling_gpt_neox import GPTNeoXForCausalLM
 
-    config = GPTNeoXConfig(
+    return GPTNeoXConfig(
         vocab_size=spec.vocabulary,
         max_position_embeddings=spec.positions,
         hidden_size=spec.width,
@@ -81,7 +103,51 @@ def gpt_neox(spec: ModelSpec) -> "PreTrainedModel":
         tie_word_embeddings=True,
         **NO_SPECIAL_TOKENS,
     )
-    return GPTNeoXForCausalLM(config)
+
+
+def bert(spec: ModelSpec) -> "PretrainedConfig":
+    """BERT (Post-LN) and its twin with the norms before each block, RoBERTa-PreLayerNorm (Wettig et al. 2023).
+
+    Token 0 is padding.
+    """
+    from transformers import BertConfig, RobertaPreLayerNormConfig
+
+    kind: Any = BertConfig if spec.architecture == "bert" else RobertaPreLayerNormConfig
+    return kind(
+        vocab_size=spec.vocabulary,
+        max_position_embeddings=spec.positions + 1,  # RoBERTa counts positions from the padding token's id on
+        hidden_size=spec.width,
+        num_hidden_layers=spec.layers,
+        num_attention_heads=spec.heads,
+        intermediate_size=4 * spec.width,
+        hidden_dropout_prob=spec.dropout,
+        attention_probs_dropout_prob=spec.dropout,
+        initializer_range=spec.std,
+        type_vocab_size=1,
+        num_labels=spec.classes or 2,
+        pad_token_id=0,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+
+
+def vit(spec: VisionSpec) -> "PretrainedConfig":
+    """Vision transformer with the norms before each block."""
+    from transformers import ViTConfig
+
+    return ViTConfig(
+        image_size=spec.image,
+        patch_size=spec.patch,
+        num_channels=spec.channels,
+        hidden_size=spec.width,
+        num_hidden_layers=spec.layers,
+        num_attention_heads=spec.heads,
+        intermediate_size=4 * spec.width,
+        hidden_dropout_prob=spec.dropout,
+        attention_probs_dropout_prob=spec.dropout,
+        initializer_range=spec.std,
+        num_labels=spec.classes,
+    )
 
 
 def save(model: "PreTrainedModel", folder: Path) -> Path:
@@ -93,10 +159,62 @@ def save(model: "PreTrainedModel", folder: Path) -> Path:
     return folder / "model.safetensors"
 
 
-def load(folder: Path) -> "PreTrainedModel":
-    """Load what `save` wrote (or any causal language model folder), weights from safetensors only."""
-    from transformers import AutoModelForCausalLM
+def load(
+    folder: Path, spec: ModelSpec | VisionSpec | PretrainedSpec | None = None, *, new_head: bool = False
+) -> "PreTrainedModel":
+    """Load what `save` wrote (or any model folder), weights from safetensors only.
+
+    spec: what to load it as; None is a causal language model. A head that the folder does not hold is drawn from torch's
+    global RNG. new_head: so is a classifier's that it does hold.
+    """
+    from transformers.utils import logging
 
     if not (folder / "config.json").is_file():
         raise UserError(f"no model in {folder}: run the training job that makes it first")
-    return AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+    classes = {"num_labels": spec.classes} if spec is not None and spec.classes else {}
+    # it would tell of every weight of a head that is dropped or new, which is what was asked for
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        model = loader(spec).from_pretrained(folder, local_files_only=True, use_safetensors=True, **classes)
+    finally:
+        logging.set_verbosity(level)
+    if new_head:
+        renew_head(model)
+    return model
+
+
+def fresh(folder: Path, spec: PretrainedSpec) -> "PreTrainedModel":
+    """A model of a folder's configuration with weights from torch's global RNG."""
+    from transformers import AutoConfig
+
+    classes = {"num_labels": spec.classes} if spec.classes else {}
+    return loader(spec).from_config(AutoConfig.from_pretrained(folder, local_files_only=True, **classes))
+
+
+def loader(spec: ModelSpec | VisionSpec | PretrainedSpec | None) -> Any:
+    """Class with the `from_pretrained` that gives a spec's model."""
+    if isinstance(spec, ModelSpec | VisionSpec):
+        return model_class(spec)
+    import transformers
+
+    if spec is None or (spec.head == "language_model" and not spec.masked):
+        return transformers.AutoModelForCausalLM
+    if spec.head == "language_model":
+        return transformers.AutoModelForMaskedLM
+    return (
+        transformers.AutoModelForImageClassification if spec.images else transformers.AutoModelForSequenceClassification
+    )
+
+
+def renew_head(model: Any) -> None:
+    """Draw all linear layers outside the base model anew, normal with the model's initial std; biases 0."""
+    import torch
+
+    base = {id(module) for module in model.base_model.modules()}
+    for module in model.modules():
+        if isinstance(module, torch.nn.Linear) and id(module) not in base:
+            torch.nn.init.normal_(module.weight, std=model.config.initializer_range)
+            if module.bias is not None:
+                torch.nn.init.zeros_(module.bias)

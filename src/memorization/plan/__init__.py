@@ -7,6 +7,7 @@ from functools import cache
 
 from memorization.config import Config
 from memorization.plan.common import DataJob, Plan, share
+from memorization.plan.layernorm import labelled_assets, labelled_sets, plan_layernorm
 from memorization.plan.patterns import plan_patterns
 from memorization.plan.tokenswap import (
     assets_of,
@@ -28,6 +29,8 @@ __all__ = [
     "assets_of",
     "encoded",
     "group_spec",
+    "labelled_assets",
+    "labelled_sets",
     "models_of",
     "passage_assets",
     "passage_sets",
@@ -37,7 +40,7 @@ __all__ = [
     "training_roots",
 ]
 
-PLANS = {"patterns": plan_patterns, "tokenswap": plan_tokenswap}
+PLANS = {"patterns": plan_patterns, "tokenswap": plan_tokenswap, "layernorm": plan_layernorm}
 
 
 @cache

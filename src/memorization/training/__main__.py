@@ -24,7 +24,7 @@ from memorization.plan import training_roots  # noqa: E402
 from memorization.provenance.logs import logging_to  # noqa: E402
 from memorization.provenance.record import digest_of, provenance, write_json, write_table  # noqa: E402
 from memorization.provenance.source import definitions  # noqa: E402
-from memorization.specs import GroupSpec, ModelSpec, RunSpec  # noqa: E402
+from memorization.specs import GroupSpec, ModelSpec, RunSpec, VisionSpec  # noqa: E402
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -56,6 +56,7 @@ def labels(group: GroupSpec, run: RunSpec, experiment: str) -> dict[str, Any]:
         "parameters": run.model.parameters,
         "default_prompt_length": run.prompt_length,
         "default_completion_length": run.completion_length,
+        **run.labels,
     }
 
 
@@ -87,7 +88,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     group = GroupSpec.model_validate_json(options.spec.read_text())
     for run in group.runs:  # counted as start-up, not as training
-        if isinstance(run.model, ModelSpec):
+        if isinstance(run.model, ModelSpec | VisionSpec):
             name = run.model.architecture
             import_module(f"transformers.models.{name}.modeling_{name}")
 

@@ -22,6 +22,8 @@ class Items:
 
     input_ids: (N, T) int64, padding 0; labels: (N, T), -100 at padding; prompt: (N,) prompt lengths in tokens;
     subset: (N,) name of the set each item belongs to; length, copies: (N,), copies being how often an epoch holds it.
+    Of labelled items also target, truth: (N,) class to learn (with label noise) and true class; words: (classes,) token
+    of each class in the next-token form; pixels: (N, channels, height, width) uint8; padding: id of the padding token.
     """
 
     input_ids: "torch.Tensor"
@@ -31,6 +33,11 @@ class Items:
     subset: np.ndarray
     split: str
     copies: np.ndarray
+    target: "torch.Tensor | None" = None
+    truth: np.ndarray | None = None
+    pixels: "torch.Tensor | None" = None
+    words: np.ndarray | None = None
+    padding: int = 0
 
     def __len__(self) -> int:
         return len(self.length)
@@ -52,25 +59,45 @@ class Items:
         """Tensors of some items as objectives take them, cut to `longest` tokens (default: of these items)."""
         import torch
 
-        longest = longest or int(self.length[rows].max())
         index = torch.as_tensor(rows, device=self.input_ids.device)
-        return {"input_ids": self.input_ids[index, :longest], "labels": self.labels[index, :longest]}
+        if self.pixels is not None and self.target is not None:
+            return {"pixels": self.pixels[index], "target": self.target[index]}
+        longest = longest or int(self.length[rows].max())
+        length = torch.as_tensor(self.length[rows], device=index.device)
+        batch = {
+            "input_ids": self.input_ids[index, :longest],
+            "labels": self.labels[index, :longest],
+            "attention_mask": (torch.arange(longest, device=index.device) < length[:, None]).long(),
+        }
+        return batch if self.target is None else {**batch, "target": self.target[index]}
+
+    def noisy(self) -> np.ndarray:
+        """Numbers of the items whose label is wrong."""
+        if self.target is None:
+            return np.zeros(0, dtype=np.int64)
+        return np.flatnonzero(self.target.cpu().numpy() != self.truth)
 
     def to(self, device: "torch.device | str") -> "Items":
         """Same items with their tensors on `device`."""
-        tensors = {"input_ids": self.input_ids.to(device), "labels": self.labels.to(device)}
+        names = ("input_ids", "labels", "target", "pixels")
+        tensors = {name: getattr(self, name).to(device) for name in names if getattr(self, name) is not None}
         return Items(**{**self.__dict__, **tensors})
 
 
 def pad(
-    sequences: list[list[int]], prompt: list[int], subset: list[str], split: str, copies: list[int] | None = None
+    sequences: list[list[int]],
+    prompt: list[int],
+    subset: list[str],
+    split: str,
+    copies: list[int] | None = None,
+    padding: int = 0,
 ) -> Items:
     """Return `Items` from token id lists of any lengths."""
     import torch
 
     length = np.array([len(s) for s in sequences], dtype=np.int64)
     width = int(length.max()) if len(length) else 0
-    ids = np.zeros((len(sequences), width), dtype=np.int64)
+    ids = np.full((len(sequences), width), padding, dtype=np.int64)
     labels = np.full_like(ids, -100)
     for row, sequence in enumerate(sequences):
         ids[row, : len(sequence)] = labels[row, : len(sequence)] = sequence
@@ -82,6 +109,7 @@ def pad(
         np.array(subset, dtype=object),
         split,
         np.array(copies or [1] * len(sequences), dtype=np.int64),
+        padding=padding,
     )
 
 
@@ -91,6 +119,10 @@ def load_items(spec: RunSpec, root: Path) -> tuple[Items, Items]:
     root: `results/<scale>`. Train items of a part are `items` of its stored train split from `first` on, so that larger
     runs contain the smaller ones. Validation items are shared out over the parts that hold some, by their items.
     """
+    if spec.data.labelled:
+        from memorization.training.labelled import load_labelled
+
+        return load_labelled(spec, root)
     weights = [float(part.items * part.held_out) for part in spec.data.parts]
     held_out = proportional(spec.data.validation, weights) if spec.data.validation else [0] * len(weights)
     wanted = {"train": [part.items for part in spec.data.parts], "validation": held_out}

@@ -23,9 +23,10 @@ from memorization.models import build as models
 from memorization.probes.scheduled import Context, resolve
 from memorization.provenance.logs import Progress
 from memorization.provenance.record import RowLog, digest_of, sha256_file, write_json
-from memorization.specs import PretrainedSpec, RunSpec, objective_function
+from memorization.specs import ModelSpec, PretrainedSpec, RunSpec, objective_function
 from memorization.training import checkpoint
 from memorization.training.items import Items, load_items
+from memorization.training.optimizers import make_optimizer, set_learning_rate
 from memorization.training.schedule import batch_at, learning_rate, steps_per_epoch
 
 log = logging.getLogger(__name__)
@@ -51,21 +52,36 @@ def run_digest(spec: RunSpec, code: str) -> str:
 
 
 def first_model(spec: RunSpec, root: Path) -> Any:
-    """The model before its first update: from its seed, from another run, or a public checkpoint."""
+    """The model before its first update: from its seed, from another run, or a public checkpoint; then stripped."""
     import torch
 
+    classifier = spec.model.head == "classification"
     if isinstance(spec.model, PretrainedSpec) or spec.initial:
         torch.manual_seed(spec.seed)  # as `build` does: nothing must depend on what ran before in this process
     if spec.initial:
-        return models.load(root / "models" / spec.initial.run)
-    if isinstance(spec.model, PretrainedSpec):
-        return models.load(root.parent / "assets" / spec.model.asset).float()
-    embedding = None
-    if spec.model.embedding == "frozen":
-        from safetensors.torch import load_file
+        model: Any = models.load(root / "models" / spec.initial.run, spec.model, new_head=classifier)
+    elif isinstance(spec.model, PretrainedSpec):
+        folder = root.parent / "assets" / spec.model.asset
+        load = models.fresh if spec.model.fresh else partial(models.load, new_head=classifier)
+        model = load(folder, spec.model).float()
+    else:
+        model = models.build(spec.model, seed=spec.seed, embedding=frozen_embedding(spec, root))
+    if spec.strip != "none":
+        from memorization.models.norms import strip_norm_parameters
 
-        embedding = load_file(root / "data" / spec.paper / "embedding.safetensors")[f"E{spec.model.width}"]
-    return models.build(spec.model, seed=spec.seed, embedding=embedding)
+        report = strip_norm_parameters(model, spec.strip)
+        log.info("%s: %d gains and biases of %d norms fixed", spec.name, report.parameters, len(report.names))
+    return model
+
+
+def frozen_embedding(spec: RunSpec, root: Path) -> Any:
+    """The embedding matrix of a run that does not train its own, or None."""
+    if getattr(spec.model, "embedding", "trained") != "frozen":
+        return None
+    from safetensors.torch import load_file
+
+    assert isinstance(spec.model, ModelSpec)
+    return load_file(root / "data" / spec.paper / "embedding.safetensors")[f"E{spec.model.width}"]
 
 
 def make_accelerator(spec: RunSpec) -> Any:
@@ -82,16 +98,6 @@ def make_accelerator(spec: RunSpec) -> Any:
         )
     on_cpu = spec.device == "cpu" or not torch.cuda.is_available()
     return Accelerator(cpu=on_cpu, mixed_precision="bf16" if spec.precision == "bfloat16" else "no")
-
-
-def make_optimizer(spec: RunSpec, model: Any) -> Any:
-    """Adam or AdamW over the trainable parameters, fused: one kernel for all of them, on CPU and GPU."""
-    import torch
-
-    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[spec.optimizer.name]
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    options = {"lr": spec.optimizer.learning_rate, "betas": spec.optimizer.betas}
-    return kind(trainable, **options, weight_decay=spec.optimizer.weight_decay, fused=True)
 
 
 class Recorder:
@@ -175,8 +181,10 @@ def train(spec: RunSpec, root: Path, work: Path, *, code: str, control: Control 
     train_items, validation_items = (items.to(accelerator.device) for items in load_items(spec, root))
     stream = train_items.stream()
     model = first_model(spec, root)
+    if train_items.target is not None and model.config.pad_token_id is None:
+        model.config.pad_token_id = train_items.padding  # decoders need it to find an item's last token
     objective = partial(resolve(objective_function(spec.objective)), **spec.objective_options)
-    optimizer = make_optimizer(spec, model)
+    optimizer = make_optimizer(spec.optimizer, model)
     # only the model is wrapped: without fp16 scaling accelerate's optimizer and backward add nothing but a millisecond
     wrapped = accelerator.prepare(model)
     context = Context(spec, accelerator.unwrap_model(wrapped), train_items, validation_items)
@@ -202,9 +210,7 @@ def train(spec: RunSpec, root: Path, work: Path, *, code: str, control: Control 
         recorder.measure(0, None)
     while step < spec.steps and not stopped:
         batch = stream[batch_at(step, len(stream), spec.batch_size, spec.seed)]
-        rate = learning_rate(spec.optimizer, step, spec.steps)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+        set_learning_rate(optimizer, learning_rate(spec.optimizer, step, spec.steps))
         if main:
             recorder.look_before(step + 1)
         loss, count = take_step(accelerator, wrapped, optimizer, objective, train_items, batch, spec)
@@ -273,7 +279,7 @@ def take_step(
     """One update on the items `batch`; returns (mean loss, target tokens). Each process takes its share."""
     import torch
 
-    longest = int(items.length[batch].max())  # no time is spent on columns that are padding in the whole batch
+    longest = int(items.length[batch].max(initial=0))  # no time is spent on columns that are padding in the whole batch
     mine = batch[accelerator.process_index :: accelerator.num_processes]
     with accelerator.autocast() if accelerator.mixed_precision != "no" else nullcontext():
         summed, counted = objective(model, items.batch(mine, longest))
