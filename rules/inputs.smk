@@ -81,10 +81,9 @@ def labelled_inputs(folder):
     """What a labelled set is made from: the text corpus, downloaded files, the tokenizer of a public model."""
     one = LABELLED[folder]
     names = [name for name in (one.get("asset"), one["tokenizer"]) if name]
-    own = one["kind"] == "docstrings" and not one["tokenizer"]
+    own = one["kind"] == "docstrings"  # paragraphs are chosen by the corpus's own tokenizer, whoever encodes them
     return {
-        **({"corpus": "<results>/data/text/corpus.parquet"} if one["kind"] == "docstrings" else {}),
-        **({"tokenizer": "<results>/data/text/tokenizer"} if own else {}),
+        **({"corpus": "<results>/data/text/corpus.parquet", "tokenizer": "<results>/data/text/tokenizer"} if own else {}),
         **({"assets": [f"{ASSETS}/{name}.json" for name in names]} if names else {}),
     }
 
@@ -109,11 +108,6 @@ def tokenizer_folders():
 def decoding_refs(wildcards):
     """Models that a decoding job loads."""
     return models_of(arm_group_spec(CONFIG, wildcards.arms))
-
-
-def decoding_memory(wildcards):
-    """MB of a decoding job: start-up, and 5 bytes a weight of every model it loads."""
-    return 3000 + 5 * sum(ref.parameters for ref in decoding_refs(wildcards)) // 1_000_000
 
 
 def decoding_models(wildcards):

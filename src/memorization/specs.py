@@ -47,9 +47,9 @@ class Stack(Spec):
 
 
 class ModelSpec(Stack):
-    """A language model: decoders (gpt2, gpt_neox) or encoders with a masked-LM head (bert is Post-LN, the other Pre-LN)."""
+    """A decoder. openai_gpt is the first GPT, Post-LN; the others are Pre-LN."""
 
-    architecture: Literal["gpt2", "gpt_neox", "bert", "roberta_prelayernorm"] = "gpt2"
+    architecture: Literal["gpt2", "gpt_neox", "openai_gpt"] = "gpt2"
     positions: Positive
     vocabulary: Positive
     embedding: Literal["trained", "frozen"] = "trained"
@@ -202,7 +202,7 @@ class RunSpec(Spec):
     strip: Literal["none", "all", "early", "middle", "late", "attention", "feed_forward"] = "none"
     data_name: str
     data: DataSpec
-    objective: Literal["causal_lm", "goldfish", "masked_lm", "classification", "label_word"] = "causal_lm"
+    objective: Literal["causal_lm", "goldfish", "text_and_word", "classification", "label_word"] = "causal_lm"
     objective_options: dict[str, int | float | str] = {}
     optimizer: OptimizerSpec = OptimizerSpec()
     steps: Positive

@@ -105,7 +105,7 @@ class Lab:
                 "paper": "layernorm", "experiment": "pretraining", "scale": "laptop", "run": name, "model": model,
                 "seed": seed, "data": "paragraphs" if text else "other_digits", "items": 20_000, "batch_size": 64,
                 "parameters": 50_000, "revision": "", "position": POSITIONS[model], "arm": "none", "noise": 0.0,
-                "optimizer": "adamw", "form": "classifier", "start": "scratch", "budget": np.nan,
+                "optimizer": "adamw", "form": "pretraining", "start": "scratch", "budget": 0.0,
                 "stage": "pretraining",
             }  # fmt: skip
 
@@ -122,8 +122,12 @@ class Lab:
             for stripped, loss in harm.items():
                 more = loss if text else -1.2 * loss
                 add(600, "validation", "all", metric, value + more + rng.normal(0, 0.01), 500, stripped=stripped)
+                if text:
+                    add(600, "validation", "all", "word_accuracy", 0.6 - 0.6 * loss, 500, stripped=stripped)
             if text:
-                add(0, "validation", "all", "unigram_entropy", 5.75, 500)
+                add(0, "validation", "all", "unigram_entropy", 5.75, 500, stripped="none")
+                for step in (0, 300, 600):
+                    add(step, "validation", "all", "word_accuracy", 0.1 + step / 1200, 500, stripped="none")
 
     def tables(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Return (metrics, items); no table of this paper reads items."""

@@ -17,7 +17,10 @@ PLAN = ("-n", "patterns_fig2b")
     [
         ({"scale": "labtop"}, "error: scale: no scale named 'labtop': did you mean 'laptop'?"),
         ({"sede": 5}, "error: config: unknown key `sede`: did you mean 'seeds'?"),
-        ({"papers": ["patern"]}, "error: config: papers.0: input should be 'patterns' or 'tokenswap', not 'patern'"),
+        (
+            {"papers": ["patern"]},
+            "error: config: papers.0: input should be 'patterns', 'tokenswap' or 'layernorm', not 'patern'",
+        ),
         ({"seeds": 0}, "error: config: seeds: input should be greater than or equal to 1, not 0"),
         (
             {"patterns": {"optimizer": {"learning_rate": -0.1}}},

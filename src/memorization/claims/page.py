@@ -14,6 +14,7 @@ SIGNS = {"greater": ">", "less": "<", "equivalent": "≈", "ordering": "concorda
 TITLES = {
     "patterns": "For Better or for Worse, Transformers Seek Patterns for Memorization",
     "tokenswap": "TokenSwap: A Lightweight Method to Disrupt Memorized Sequences in LLMs",
+    "layernorm": "Impact of Layer Norm on Memorization and Generalization in Transformers",
 }
 
 HOW_TO_READ = (

@@ -114,13 +114,14 @@ class Pretraining(Section):
     batch_size: Positive
     optimizer: OptimizerSpec
     evaluate_every: Positive = Field(description="steps between evaluations")
-    mask: Share | None = Field(default=None, description="share of masked tokens; null: supervised, for images")
+    share: Annotated[float, Field(gt=0, le=1)] = Field(default=1.0, description="of text: tokens that are predicted")
+    word_weight: Annotated[float, Field(gt=0)] = Field(default=1.0, description="of the word of a text's package")
 
 
 class OwnModel(ModelSize):
     """A model built from nothing."""
 
-    architecture: Literal["bert", "roberta_prelayernorm", "vit"]
+    architecture: Literal["gpt2", "openai_gpt", "vit"]
     position: Position
     data: Name
     patch: Positive = Field(default=2, description="side of an image patch, in pixels")
@@ -195,8 +196,13 @@ class LayerNorm(Section):
             images = self.sets[model.data].kind in ("digits", "public_images")
             if isinstance(model, OwnModel):
                 if images != (model.architecture == "vit"):
-                    need = "vit" if images else "bert or roberta_prelayernorm"
+                    need = "vit" if images else "gpt2 (Pre-LN) or openai_gpt (Post-LN)"
                     raise ValueError(f"models.{name}: {model.data} needs architecture {need}")
+                if (model.position == "post") != (model.architecture == "openai_gpt"):
+                    right = "post" if model.architecture == "openai_gpt" else "pre"
+                    raise ValueError(
+                        f"models.{name}: {model.architecture} has its norms {right}: write position: {right}"
+                    )
                 if model.width % model.heads:
                     raise ValueError(f"models.{name}: width {model.width} is no multiple of its {model.heads} heads")
         for name, experiment in self.experiments.items():

@@ -47,8 +47,9 @@ KINDS = {
     "public_images": "memorization.data.labelled_public:public_images",
 }
 PRETRAINED_HERE = ("docstrings", "digits")  # kinds that come with a set to pre-train on
-# Ids of the models that are trained from nothing: these three, then the tokens of the corpus, then a word per class.
-PAD, CLS, MASK, FIRST = 0, 1, 2, 3
+# Ids of the models that are trained from nothing: these three, then the tokens of the corpus, then a word per package, the
+# classes first.
+PAD, CLS, SEP, FIRST = 0, 1, 2, 3
 SHORTEST = 8  # tokens; shorter paragraphs and rests say too little
 SAME_START = 16  # tokens; of paragraphs that begin alike one is kept, since short items would be the same
 
@@ -164,7 +165,7 @@ def docstrings(spec: Mapping[str, Any], seed: int, inputs: Mapping[str, Any]) ->
         splits = {split: own_rows(items, classes, spec["tokens"], tokenizer) for split, items in chosen.items()}
         first_word = tokenizer.get_vocab_size() + FIRST
         facts = {
-            **own_ids(tokenizer, len(classes)),
+            **own_ids(tokenizer, paragraphs),
             "label_tokens": list(range(first_word, first_word + len(classes))),
         }
     facts = {"kind": "text", "language": "en", **class_facts(spec, classes, splits), **facts, "tokens": longest(splits)}
@@ -172,7 +173,7 @@ def docstrings(spec: Mapping[str, Any], seed: int, inputs: Mapping[str, Any]) ->
     made = {names[0]: (splits, facts)}
     if len(names) > 1:
         text = pretraining_text(spec, seed, paragraphs, tokenizer)
-        shared = own_ids(tokenizer, len(classes))
+        shared = {**own_ids(tokenizer, paragraphs), "packages": package_words(classes, paragraphs)}
         made[names[1]] = (text, {"kind": "text", "language": "en", **shared, "tokens": longest(text)})
     return made
 
@@ -240,12 +241,19 @@ def check(spec: Mapping[str, Any], shares: Mapping[str, float]) -> None:
 def pretraining_text(
     spec: Mapping[str, Any], seed: int, paragraphs: Sequence[Paragraph], tokenizer: "Tokenizer"
 ) -> dict[str, Rows]:
-    """Cut the corpus's train split into sequences; whole paragraphs are held out for validation."""
+    """Cut the corpus's train split into sequences, each with the word of its package behind it.
+
+    Predicting that word is what teaches a small model more than grammar: without it, what it learns from a few hundred
+    thousand tokens is of no use for the classes. Whole paragraphs are held out for validation.
+    """
+    words = package_words(list(spec["classes"]), paragraphs)
+    first_word = tokenizer.get_vocab_size() + FIRST
     step, held_out = spec["tokens"] - 1, spec["pretraining_validation"]
     cut = []
     for one in paragraphs:
-        pieces = [one.ids[start : start + step] for start in range(0, len(one.ids), step)]
-        pieces = [piece for piece in pieces if len(piece) >= SHORTEST]
+        word = first_word + words.index(one.package)
+        starts = [one.ids[start : start + step] for start in range(0, len(one.ids), step)]
+        pieces = [(word, piece) for piece in starts if len(piece) >= SHORTEST]
         if one.split == "train" and pieces:
             cut.append(pieces)
     total = sum(map(len, cut))
@@ -255,7 +263,7 @@ def pretraining_text(
             f"`pretraining_validation` from 1 to {max(1, (total - 1) // 2)}."
         )
     order = generator("labelled", spec["name"], seed, "pretraining").permutation(len(cut))
-    splits: dict[str, list[tuple[int, ...]]] = {split: [] for split in SPLITS}
+    splits: dict[str, list[tuple[int, tuple[int, ...]]]] = {split: [] for split in SPLITS}
     for place in order:
         split = "validation" if len(splits["validation"]) < held_out else "train"
         splits[split] += cut[int(place)]
@@ -264,10 +272,10 @@ def pretraining_text(
     splits["train"] = splits["train"][: enough(spec, "pretraining", len(splits["train"]))]
     rows = {}
     for split, sequences in splits.items():
-        texts = tokenizer.decode_batch([list(ids) for ids in sequences])
+        texts = tokenizer.decode_batch([list(ids) for _, ids in sequences])
         rows[split] = [
-            store.row(item, text, shifted(ids), 0, 0)
-            for item, (text, ids) in enumerate(zip(texts, sequences, strict=True))
+            store.row(item, text, [*shifted(ids), word], 0, 0)
+            for item, (text, (word, ids)) in enumerate(zip(texts, sequences, strict=True))
         ]
     return rows
 
@@ -283,13 +291,20 @@ def own_rows(items: Sequence[Paragraph], classes: Sequence[str], tokens: int, to
 
 
 def shifted(ids: Sequence[int]) -> list[int]:
-    """[CLS] and the ids of the corpus's tokenizer, moved behind the special ones."""
-    return [CLS, *(token + FIRST for token in ids)]
+    """The ids of the corpus's tokenizer, moved behind the special ones, between [CLS] and [SEP]."""
+    return [CLS, *(token + FIRST for token in ids), SEP]
 
 
-def own_ids(tokenizer: "Tokenizer", classes: int) -> dict[str, Any]:
-    """Special ids, and the number of ids with a word per class."""
-    return {"pad": PAD, "cls": CLS, "mask": MASK, "vocabulary": tokenizer.get_vocab_size() + FIRST + classes}
+def package_words(classes: Sequence[str], paragraphs: Sequence[Paragraph]) -> list[str]:
+    """Packages in the order of their words: the classes, then the others."""
+    return [*classes, *sorted({one.package for one in paragraphs} - set(classes))]
+
+
+def own_ids(tokenizer: "Tokenizer", paragraphs: Sequence[Paragraph]) -> dict[str, Any]:
+    """Special ids, and the number of ids with a word per package."""
+    words = len({one.package for one in paragraphs})
+    size = tokenizer.get_vocab_size() + FIRST + words
+    return {"pad": PAD, "cls": CLS, "sep": SEP, "mask": None, "vocabulary": size}
 
 
 def longest(splits: Mapping[str, Rows]) -> int:

@@ -37,21 +37,32 @@ READING_MARKS = {"budget": ("at the budget", "o"), "equal": ("at equal epochs", 
 MOST_LINES = 4  # of more models the mean of each position is drawn
 
 
+def _averaged(own: pd.DataFrame) -> pd.DataFrame:
+    """Mean over the models of each position, seed by seed; curves are interpolated to one grid of epochs first."""
+    grid, frames = np.linspace(0, 1, 36), []
+    for which, part in pick(own, reading="").groupby(["position", "metric", "seed", "model"]):
+        part = part.sort_values("share")
+        values = np.interp(grid, part["share"], part["value"])
+        about = dict(zip(("position", "metric", "seed"), which, strict=False))
+        frames.append(pd.DataFrame({**about, "reading": "", "share": grid, "value": values}))
+    marks = own[own["reading"] != ""]
+    at = marks.groupby(["position", "reading"])["share"].transform("mean")
+    every = pd.concat([*frames, marks.assign(share=at)], ignore_index=True)
+    keys = ["position", "reading", "metric", "seed", "share"]
+    return every.groupby(keys)["value"].mean().reset_index().assign(model=lambda t: t["position"])
+
+
 def _budget_lines(table: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, Look]]:
-    """Our rows, and the look of each of their lines; many models are averaged by position, seed by seed."""
+    """Our rows, and the look of each of their lines; of many models the mean of each position."""
     own = mine(table)
     if own["model"].nunique() > MOST_LINES:
         counts = own.groupby("position")["model"].nunique()
-        keys = ["position", "reading", "metric", "seed", "share"]
-        at = own.groupby(["position", "reading", "metric"])["share"].transform("mean")
-        own = own.assign(share=own["share"].where(own["reading"] == "", at))
-        own = own.groupby(keys)["value"].mean().reset_index()
-        own = own.assign(model=own["position"])
-        return own, {
+        looks = {
             name: Look(f"{look.label}, {counts[name]} models", look.color, look.marker)
             for name, look in POSITIONS.items()
             if name in counts
         }
+        return _averaged(own), looks
     looks = {}
     for position, about in POSITIONS.items():
         for k, model in enumerate(in_order(pick(own, position=position)["model"])):

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from memorization.claims.statistics import seed_interval
 from memorization.figures import style
 from memorization.figures.style import DASHDOT, DASHED, DOTTED, Look
 from memorization.figures.tokenswap_arms import over_seeds
@@ -101,18 +102,26 @@ def summary(rows: pd.DataFrame, x: str, low: float = -np.inf, high: float = np.i
 
     log: geometric mean, and the interval of the mean logarithm.
     """
-    found = []
-    for at, part in rows.groupby(x, sort=True):
-        if log:
-            part = part[part["value"] > 0].assign(value=lambda t: np.log(t["value"]))
-            found.append((at, *np.exp(over_seeds(part))))
-        else:
-            found.append((at, *over_seeds(part, low, high)))
-    return pd.DataFrame(found, columns=[x, "mean", "low", "high"])
+    if log:
+        rows = rows[rows["value"] > 0].assign(value=lambda t: np.log(t["value"]))
+    wide = rows.pivot_table(index=x, columns="seed", values="value", aggfunc="mean").sort_index()
+    values = wide.to_numpy(float)
+    mean, ends = np.nanmean(values, axis=1), np.full((2, len(values)), np.nan)
+    for seeds in np.unique(
+        np.isfinite(values).sum(axis=1)
+    ):  # places that some seed lacks have an interval of the others
+        here = np.isfinite(values).sum(axis=1) == seeds
+        few = values[here]
+        ends[:, here] = seed_interval(few[np.isfinite(few)].reshape(len(few), seeds))
+    ends = ends.clip(low, high)
+    found = np.exp([mean, *ends]) if log else np.array([mean, *ends])
+    return pd.DataFrame({x: wide.index.to_numpy(), "mean": found[0], "low": found[1], "high": found[2]})
 
 
 def curve(ax: Axes, rows: pd.DataFrame, look: Look, x: str = "share", **limits: Any) -> None:
-    """Mean over seeds as a line, its interval as a band."""
+    """Mean over seeds as a line, its interval as a band; nothing without rows."""
+    if rows.empty:
+        return
     drawn = summary(rows, x, **limits)
     ax.plot(drawn[x], drawn["mean"], color=look.color, linestyle=look.dash, solid_capstyle="round", zorder=3)
     ax.fill_between(drawn[x], drawn["low"], drawn["high"], color=look.color, alpha=0.15, linewidth=0, zorder=2)

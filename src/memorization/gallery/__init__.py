@@ -44,6 +44,7 @@ __all__ = [
 SHOWN = {
     "patterns": ("patterns_fig2a", "patterns_fig3", "patterns_fig2b", "patterns_tab_generalization"),
     "tokenswap": ("tokenswap_fig3", "tokenswap_fig4", "tokenswap_tab2", "tokenswap_x_controls"),
+    "layernorm": ("layernorm_fig1", "layernorm_x_budget", "layernorm_fig4", "layernorm_x_norms"),
 }
 Block = tuple[Path, str, str]  # page, name, content
 

@@ -1,10 +1,11 @@
 """What each scale of a paper is, from config/."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from memorization.config import Config, load_config
+from memorization.config.layernorm import DigitSet, DocstringSet, FineTuning, OwnModel, PublicNormModel
 from memorization.config.tokenswap import PublicModel
 from memorization.gallery.pages import table
 from memorization.plan import plan
@@ -85,6 +86,67 @@ def copies(config: Config) -> str:
     return "; ".join(f"{times} in {', '.join(names)}" for times, names in by_copies.items())
 
 
+# ---- layernorm
+
+
+def norm_models(config: Config) -> dict[str, OwnModel | PublicNormModel]:
+    """Models of `layernorm` that are trained at this scale."""
+    used = dict.fromkeys(run.model_name for run in plan(config, "layernorm").runs.values())
+    return {name: config.layernorm.models[name] for name in used}
+
+
+def norm_sizes(config: Config) -> str:
+    """Those models by position; public ones by the name of their asset."""
+
+    def said(name: str, model: OwnModel | PublicNormModel) -> str:
+        return f"{name} {model.layers}x{model.width}" if isinstance(model, OwnModel) else f"`{model.asset}`"
+
+    models = norm_models(config)
+    by_position = {
+        position: ", ".join(said(name, model) for name, model in models.items() if model.position == position)
+        for position in ("pre", "post")
+    }
+    return "; ".join(f"{position}: {names}" for position, names in by_position.items() if names)
+
+
+def norm_sets(config: Config) -> dict[str, Any]:
+    """Labelled sets that those models learn."""
+    names = dict.fromkeys(model.data for model in norm_models(config).values())
+    return {name: config.layernorm.sets[name] for name in names}
+
+
+def alike(values: Iterable[tuple[str, object]]) -> str:
+    """One value if all names have the same, else each value with its names."""
+    names: dict[str, list[str]] = {}
+    for name, value in values:
+        names.setdefault(f"{value:,}" if isinstance(value, int) else str(value), []).append(name)
+    return next(iter(names)) if len(names) == 1 else ", ".join(f"{v} ({', '.join(n)})" for v, n in names.items())
+
+
+def labelled_items(config: Config) -> str:
+    """Training and test items of each set."""
+    return ", ".join(f"{name} {one.train:,} + {one.validation:,}" for name, one in norm_sets(config).items())
+
+
+def first_stage(config: Config, value: Callable[[str, Any], object]) -> str:
+    """A number of the first stage of models from nothing, by set; public checkpoints have none."""
+    sets = {name: one for name, one in norm_sets(config).items() if isinstance(one, DocstringSet | DigitSet)}
+    used = {model.data for model in norm_models(config).values() if isinstance(model, OwnModel)}
+    return alike((name, value(name, one)) for name, one in sets.items() if name in used) if used else "–"
+
+
+def tuned(config: Config, value: Callable[[FineTuning], object]) -> str:
+    """A number of the second stage, by model."""
+    return alike((name, value(config.layernorm.recipe(model))) for name, model in norm_models(config).items())
+
+
+def wrong_labels(config: Config) -> str:
+    """Shares of mislabelled items, those of table 4 apart."""
+    experiments = config.layernorm.experiments
+    main, others = ([f"{100 * share:g} %" for share in experiments[name].noise] for name in ("main", "noise"))
+    return f"{', '.join(main)}; in table 4 also {', '.join(share for share in others if share not in main)}"
+
+
 ROWS: dict[str, list[Row]] = {
     "patterns": [
         ("item length, tokens", lambda c: " to ".join(map(str, c.patterns.lengths))),
@@ -112,5 +174,16 @@ ROWS: dict[str, list[Row]] = {
         ("seeds", seeds),
         ("training runs", runs_of("tokenswap")),
         ("decoding arms", lambda c: len(plan(c, "tokenswap").arms)),
+    ],
+    "layernorm": [
+        ("models, layers x width", norm_sizes),
+        ("first stage, items", lambda c: first_stage(c, lambda name, one: one.pretraining)),
+        ("first stage, updates", lambda c: first_stage(c, lambda name, one: c.layernorm.pretraining[name].steps)),
+        ("training + test items", labelled_items),
+        ("wrong labels", wrong_labels),
+        ("budget in epochs, pre and post", lambda c: tuned(c, lambda r: f"{r.epochs['pre']} and {r.epochs['post']}")),
+        ("batch", lambda c: tuned(c, lambda r: r.batch_size)),
+        ("seeds", seeds),
+        ("training runs", runs_of("layernorm")),
     ],
 }

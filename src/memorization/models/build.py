@@ -16,10 +16,9 @@ if TYPE_CHECKING:
 CLASSES = {
     ("gpt2", "language_model"): "GPT2LMHeadModel",
     ("gpt_neox", "language_model"): "GPTNeoXForCausalLM",
-    ("bert", "language_model"): "BertForMaskedLM",
-    ("bert", "classification"): "BertForSequenceClassification",
-    ("roberta_prelayernorm", "language_model"): "RobertaPreLayerNormForMaskedLM",
-    ("roberta_prelayernorm", "classification"): "RobertaPreLayerNormForSequenceClassification",
+    ("gpt2", "classification"): "GPT2ForSequenceClassification",
+    ("openai_gpt", "language_model"): "OpenAIGPTLMHeadModel",
+    ("openai_gpt", "classification"): "OpenAIGPTForSequenceClassification",
     ("vit", "classification"): "ViTForImageClassification",
 }
 
@@ -30,8 +29,13 @@ def model_class(spec: ModelSpec | VisionSpec) -> Any:
     if name is None:
         able = ", ".join(sorted(architecture for architecture, head in CLASSES if head == spec.head))
         raise UserError(f"{spec.architecture} has no {spec.head} head here: write one of {able} as architecture")
-    module = import_module(f"transformers.models.{spec.architecture}.modeling_{spec.architecture}")
-    return getattr(module, name)
+    return getattr(import_module(module_of(spec.architecture)), name)
+
+
+def module_of(architecture: str) -> str:
+    """Module of `transformers` that holds an architecture."""
+    folder = {"openai_gpt": "openai"}.get(architecture, architecture)
+    return f"transformers.models.{folder}.modeling_{folder}"
 
 
 def build(spec: ModelSpec | VisionSpec, *, seed: int, embedding: "torch.Tensor | None" = None) -> "PreTrainedModel":
@@ -44,7 +48,7 @@ def build(spec: ModelSpec | VisionSpec, *, seed: int, embedding: "torch.Tensor |
     import torch
 
     torch.manual_seed(seed)
-    configs = {"gpt2": gpt2, "gpt_neox": gpt_neox, "bert": bert, "roberta_prelayernorm": bert, "vit": vit}
+    configs = {"gpt2": gpt2, "gpt_neox": gpt_neox, "openai_gpt": openai_gpt, "vit": vit}
     make: Any = configs[spec.architecture]
     model: Any = model_class(spec)(make(spec))
     if (getattr(spec, "embedding", "trained") == "frozen") != (embedding is not None):
@@ -65,6 +69,11 @@ def build(spec: ModelSpec | VisionSpec, *, seed: int, embedding: "torch.Tensor |
 NO_SPECIAL_TOKENS: dict[str, Any] = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
 
 
+def labels(spec: ModelSpec | VisionSpec | PretrainedSpec) -> dict[str, Any]:
+    """The number of classes as configurations take it, if there is one."""
+    return {"num_labels": spec.classes} if spec.classes else {}
+
+
 def gpt2(spec: ModelSpec) -> "PretrainedConfig":
     """GPT-2: learned positions, layer norm before each block."""
     from transformers import GPT2Config
@@ -81,6 +90,7 @@ def gpt2(spec: ModelSpec) -> "PretrainedConfig":
         initializer_range=spec.std,
         # the same function as GPT-2's "gelu_new", in one kernel instead of eight
         activation_function="gelu_pytorch_tanh",
+        **labels(spec),
         **NO_SPECIAL_TOKENS,
     )
 
@@ -105,29 +115,22 @@ def gpt_neox(spec: ModelSpec) -> "PretrainedConfig":
     )
 
 
-def bert(spec: ModelSpec) -> "PretrainedConfig":
-    """BERT (Post-LN) and its twin with the norms before each block, RoBERTa-PreLayerNorm (Wettig et al. 2023).
+def openai_gpt(spec: ModelSpec) -> "PretrainedConfig":
+    """The first GPT, GPT-2's twin: the same layers with the norms behind each block, and none at the end."""
+    from transformers import OpenAIGPTConfig
 
-    Token 0 is padding.
-    """
-    from transformers import BertConfig, RobertaPreLayerNormConfig
-
-    kind: Any = BertConfig if spec.architecture == "bert" else RobertaPreLayerNormConfig
-    return kind(
+    return OpenAIGPTConfig(
         vocab_size=spec.vocabulary,
-        max_position_embeddings=spec.positions + 1,  # RoBERTa counts positions from the padding token's id on
-        hidden_size=spec.width,
-        num_hidden_layers=spec.layers,
-        num_attention_heads=spec.heads,
-        intermediate_size=4 * spec.width,
-        hidden_dropout_prob=spec.dropout,
-        attention_probs_dropout_prob=spec.dropout,
+        n_positions=spec.positions,
+        n_embd=spec.width,
+        n_layer=spec.layers,
+        n_head=spec.heads,
+        resid_pdrop=spec.dropout,
+        embd_pdrop=spec.dropout,
+        attn_pdrop=spec.dropout,
         initializer_range=spec.std,
-        type_vocab_size=1,
-        num_labels=spec.classes or 2,
-        pad_token_id=0,
-        bos_token_id=None,
-        eos_token_id=None,
+        **labels(spec),
+        **NO_SPECIAL_TOKENS,
     )
 
 
@@ -146,7 +149,7 @@ def vit(spec: VisionSpec) -> "PretrainedConfig":
         hidden_dropout_prob=spec.dropout,
         attention_probs_dropout_prob=spec.dropout,
         initializer_range=spec.std,
-        num_labels=spec.classes,
+        **labels(spec),
     )
 
 
@@ -171,13 +174,14 @@ def load(
 
     if not (folder / "config.json").is_file():
         raise UserError(f"no model in {folder}: run the training job that makes it first")
-    classes = {"num_labels": spec.classes} if spec is not None and spec.classes else {}
     # it would tell of every weight of a head that is dropped or new, which is what was asked for
     level = logging.get_verbosity()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        model = loader(spec).from_pretrained(folder, local_files_only=True, use_safetensors=True, **classes)
+        model = loader(spec).from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, **(labels(spec) if spec else {})
+        )
     finally:
         logging.set_verbosity(level)
     if new_head:
@@ -189,8 +193,7 @@ def fresh(folder: Path, spec: PretrainedSpec) -> "PreTrainedModel":
     """A model of a folder's configuration with weights from torch's global RNG."""
     from transformers import AutoConfig
 
-    classes = {"num_labels": spec.classes} if spec.classes else {}
-    return loader(spec).from_config(AutoConfig.from_pretrained(folder, local_files_only=True, **classes))
+    return loader(spec).from_config(AutoConfig.from_pretrained(folder, local_files_only=True, **labels(spec)))
 
 
 def loader(spec: ModelSpec | VisionSpec | PretrainedSpec | None) -> Any:

@@ -4,7 +4,7 @@ import math
 from typing import Any, Literal
 
 from memorization.config import Config
-from memorization.config.layernorm import NormExperiment, OwnModel, PublicNormModel
+from memorization.config.layernorm import Arm, NormExperiment, OwnModel, PublicNormModel
 from memorization.plan.common import Plan, pack, place
 from memorization.specs import (
     DataPart,
@@ -20,6 +20,7 @@ from memorization.specs import (
     VisionSpec,
 )
 
+Form = Literal["classifier", "masked_word", "causal_word"]
 PROBES = "memorization.probes.labelled"
 STRIPPED = ["all", "early", "middle", "late", "attention", "feed_forward"]
 SPECIALS = 3  # ids of padding, class and mask token come before those of the text
@@ -38,8 +39,8 @@ def folder_of(config: Config, model: OwnModel | PublicNormModel) -> str:
     return model.data
 
 
-def text_tokens(config: Config) -> int:
-    """End of the ids of text tokens."""
+def first_word(config: Config) -> int:
+    """Ids from here on are words that stand for a package."""
     return SPECIALS + config.text.vocabulary
 
 
@@ -59,14 +60,14 @@ def model_spec(
             images=not is_text(config, model.data),
             classes=classes if classifier else 0,
         )
-    size = {"layers": model.layers, "width": model.width, "heads": model.heads, "dropout": section.dropout}
+    size: dict[str, Any] = {"layers": model.layers, "width": model.width, "heads": model.heads, "dropout": section.dropout}
     if model.architecture == "vit":
         return VisionSpec(**size, architecture="vit", image=IMAGE, patch=model.patch, channels=1, classes=classes)
     return ModelSpec(
         **size,
         architecture=model.architecture,
-        positions=section.sets[model.data].tokens + 1,  # type: ignore[union-attr]  # one for a word behind the text
-        vocabulary=text_tokens(config) + classes,
+        positions=section.sets[model.data].tokens + 2,  # type: ignore[union-attr]  # a separator and a word come behind
+        vocabulary=first_word(config) + len(config.text.packages),
         head=head,
         classes=classes if classifier else 0,
     )
@@ -78,7 +79,7 @@ def label_spec(config: Config, model: OwnModel | PublicNormModel, form: str, noi
     one = section.sets[model.data]
     classes = list(one.classes)
     text = is_text(config, model.data)
-    word = "masked_word" if isinstance(model, OwnModel) or model.masked else "causal_word"
+    word: Form = "masked_word" if isinstance(model, PublicNormModel) and model.masked else "causal_word"
     return LabelSpec(
         kind="text" if text else "images",
         classes=len(classes),
@@ -105,14 +106,16 @@ def common(config: Config, name: str, seed: int) -> dict[str, Any]:
 
 
 def pretraining_run(config: Config, name: str, seed: int) -> RunSpec:
-    """The first stage of a model from nothing: masked LM on text, supervised on other images."""
+    """The first stage of a model from nothing: next tokens of other texts, or the classes of other images."""
     section = config.layernorm
     model = section.models[name]
     assert isinstance(model, OwnModel)
     recipe, one = section.pretraining[model.data], section.sets[model.data]
     part = DataPart(set=model.data, folder=f"{model.data}_pretraining", items=one.pretraining)  # type: ignore[union-attr]
     text = is_text(config, model.data)
-    masks = {"mask": 2, "first": SPECIALS, "last": text_tokens(config), "share": recipe.mask or 0.15}
+    options: dict[str, int | float | str] = {}
+    if text:
+        options = {"share": recipe.share, "weight": recipe.word_weight, "words": first_word(config)}
     return RunSpec(
         name=f"{name}-pretrained-s{seed}",
         **common(config, name, seed),
@@ -123,14 +126,14 @@ def pretraining_run(config: Config, name: str, seed: int) -> RunSpec:
             seed=seed,
             labelled=None if text else label_spec(config, model, "classifier", None),
         ),
-        objective="masked_lm" if text else "classification",
-        objective_options=masks if text else {},
+        objective="text_and_word" if text else "classification",
+        objective_options=options,
         optimizer=recipe.optimizer,
         steps=recipe.steps,
         batch_size=recipe.batch_size,
         probes=[
             ProbeSpec(
-                function=f"memorization.probes.pretraining:{'masked_lm' if text else 'supervised'}",
+                function=f"memorization.probes.pretraining:{'language_model' if text else 'supervised'}",
                 every=recipe.evaluate_every,
                 options={"stripped": STRIPPED},
             ),
@@ -143,7 +146,7 @@ def pretraining_run(config: Config, name: str, seed: int) -> RunSpec:
     )  # fmt: skip
 
 
-def tuning_run(config: Config, experiment: NormExperiment, name: str, arm: str, noise: float, seed: int) -> RunSpec:
+def tuning_run(config: Config, experiment: NormExperiment, name: str, arm: Arm, noise: float, seed: int) -> RunSpec:
     """Fine-tuning of a model with some norms stripped, on labels some of which are wrong."""
     section = config.layernorm
     model = section.models[name]
@@ -161,7 +164,7 @@ def tuning_run(config: Config, experiment: NormExperiment, name: str, arm: str, 
         ProbeSpec(function=f"{PROBES}:movement", every=max(recipe.epochs.values()) * per_epoch),
     ]
     if experiment.gradients and arm == "none":
-        options = {"items": min(recipe.gradient_items, one.validation)}
+        options: dict[str, Any] = {"items": min(recipe.gradient_items, one.validation)}
         probe = ProbeSpec(function=f"{PROBES}:gradients", every=recipe.gradients_every * per_epoch, options=options)
         probes.append(probe)
     parts = [
@@ -264,13 +267,13 @@ def labelled_sets(config: Config, plan: Plan) -> dict[str, dict[str, Any]]:
         folder = folder_of(config, model)
         one = section.sets[model.data]
         staged = one.kind in ("docstrings", "digits")
-        public = isinstance(model, PublicNormModel)
+        public = model.asset if isinstance(model, PublicNormModel) else None
         jobs[folder] = {
             **one.model_dump(),
             "name": model.data,
             # in steps of five: a few more seeds need no new data, and so train nothing again
             "seeds": 5 * (last // 5 + 1),
-            "tokenizer": model.asset if public and is_text(config, model.data) else None,
+            "tokenizer": public if is_text(config, model.data) else None,
             "folders": [folder, *([f"{folder}_pretraining"] if staged and not public else [])],
         }
     return jobs

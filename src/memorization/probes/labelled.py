@@ -119,7 +119,7 @@ def movement(context: Context, options: dict[str, Any]) -> Rows:
     """How far gains are from 1 and biases from 0, root mean square, a row a norm."""
     rows = []
     for norm in norm_movement(context.model):
-        row = {"subset": norm["name"], "split": "train", "n": 1, "layer": norm["layer"], "role": norm["role"]}
+        row = {"subset": norm["norm"], "split": "train", "n": 1, "layer": norm["layer"], "role": norm["role"]}
         rows += [{**row, "metric": metric, "value": norm[metric]}
                  for metric in ("gain_moved", "bias_moved") if not np.isnan(norm[metric])]  # fmt: skip
     return rows, []

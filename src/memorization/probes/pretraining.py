@@ -11,45 +11,42 @@ from memorization.probes.completion import chunks
 from memorization.probes.labelled import predict
 from memorization.probes.scheduled import Context, Rows
 from memorization.training.items import Items
-from memorization.training.objectives import masked_logits
+from memorization.training.objectives import next_token_logits
 
 CHUNK = 256
 
 
-def masked_cross_entropy(
-    model: Any, items: Items, *, share: float, mask: int, first: int, last: int
-) -> tuple[float, int]:
-    """Return (mean cross-entropy in nats, number of targets) of masked tokens of `items`.
+def next_tokens(model: Any, items: Items, words: int) -> tuple[float, float, int]:
+    """Return (mean cross-entropy of text tokens in nats, accuracy of the word behind the text, number of text tokens).
 
-    `share` of the text tokens, those from `first` to before `last`, are replaced by `mask`; the same ones at every call,
-    so that values of different models and steps compare. 0.0 and 0 where no token is masked.
+    words: ids from here on are words that stand for the source of a text, one behind each.
     """
     import torch
     import torch.nn.functional as F
 
-    generator = torch.Generator().manual_seed(0)
-    total, number = 0.0, 0
+    total, number, right = 0.0, 0, 0
     with torch.no_grad():
         for rows in chunks(len(items), CHUNK):
             batch = items.batch(np.arange(len(items))[rows])
-            ids, attention = batch["input_ids"], batch["attention_mask"]
-            draw = torch.rand(ids.shape, generator=generator).to(ids.device)
-            chosen = (ids >= first) & (ids < last) & attention.bool() & (draw < share)
-            logits = masked_logits(model, torch.where(chosen, mask, ids), attention, chosen)
-            total += float(F.cross_entropy(logits.double(), ids[chosen], reduction="sum"))
-            number += int(chosen.sum())
-    return total / max(1, number), number
+            targets = batch["labels"][:, 1:]
+            there = targets != -100
+            logits, wanted = next_token_logits(model, batch, there), targets[there]
+            word = wanted >= words
+            right += int((logits[word].argmax(-1) == wanted[word]).sum())
+            total += float(F.cross_entropy(logits[~word].double(), wanted[~word], reduction="sum"))
+            number += int((~word).sum())
+    return total / max(1, number), right / max(1, len(items)), number
 
 
-def unigram_entropy(items: Items, *, first: int, last: int) -> float:
-    """Entropy in nats of the distribution of text tokens: what a model that ignores the context reaches at best."""
-    ids = items.input_ids.cpu().numpy()
-    _, counts = np.unique(ids[(ids >= first) & (ids < last)], return_counts=True)
+def unigram_entropy(items: Items, words: int) -> float:
+    """Entropy in nats of the distribution of next text tokens: what a model that ignores the context reaches at best."""
+    labels = items.labels[:, 1:].cpu().numpy()
+    _, counts = np.unique(labels[(labels >= 0) & (labels < words)], return_counts=True)
     shares = counts / counts.sum()
     return float(-(shares * np.log(shares)).sum())
 
 
-def after_stripping(context: Context, options: dict[str, Any], value: Callable[[Any], float]) -> dict[str, float]:
+def after_stripping(context: Context, options: dict[str, Any], value: Callable[[Any], Any]) -> dict[str, Any]:
     """`value(model)` of the model as it is ("none") and, at the last step, right after stripping a copy of it.
 
     options: stripped = [which, ...], arguments of `strip_norm_parameters`.
@@ -63,24 +60,20 @@ def after_stripping(context: Context, options: dict[str, Any], value: Callable[[
     return found
 
 
-def masked_lm(context: Context, options: dict[str, Any]) -> Rows:
-    """Masked-LM loss of validation items, before and right after stripping.
+def language_model(context: Context, options: dict[str, Any]) -> Rows:
+    """Cross-entropy of validation texts and accuracy of the word behind them, before and right after stripping.
 
-    options: stripped; how tokens are masked comes from the options of the objective.
+    options: stripped; where the words begin comes from the options of the objective.
     """
-    items, masks = context.validation, context.spec.objective_options
-    given = {"share": float(masks["share"]), **{name: int(masks[name]) for name in ("mask", "first", "last")}}
-    number = masked_cross_entropy(context.model, items, **given)[1]  # type: ignore[arg-type]
-    found = after_stripping(
-        context,
-        options,
-        lambda model: masked_cross_entropy(model, items, **given)[0],  # type: ignore[arg-type]
-    )
+    items, words = context.validation, int(context.spec.objective_options["words"])
+    found = after_stripping(context, options, lambda model: next_tokens(model, items, words))
     row = {"subset": "all", "split": items.split}
-    rows = [{**row, "metric": "cross_entropy", "value": value, "n": number, "stripped": which}
-            for which, value in found.items()]  # fmt: skip
+    rows = []
+    for which, (loss, right, number) in found.items():
+        rows.append({**row, "metric": "cross_entropy", "value": loss, "n": number, "stripped": which})
+        rows.append({**row, "metric": "word_accuracy", "value": right, "n": len(items), "stripped": which})
     if context.step == 0:
-        entropy = unigram_entropy(items, first=int(masks["first"]), last=int(masks["last"]))
+        entropy = unigram_entropy(items, words)
         rows.append({**row, "metric": "unigram_entropy", "value": entropy, "n": len(items), "stripped": "none"})
     return rows, []
 

@@ -42,7 +42,7 @@ def with_ratio(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
 
 def _with_depth(table: pd.DataFrame) -> pd.DataFrame:
     """Add `depth`, the place of a layer between the first (0) and the last (1) of its model."""
-    last = table.groupby("model")["layer"].transform("max")
+    last = table.groupby(["model", "source"])["layer"].transform("max")
     return table.assign(depth=table["layer"] / last.where(last > 0, 1))
 
 
@@ -104,7 +104,7 @@ def x_norms(metrics: pd.DataFrame, items: pd.DataFrame, params: Params) -> pd.Da
     entropy = pick(rows, stage="pretraining", metric="unigram_entropy").drop_duplicates("run")
     last = last[~last["metric"].eq("unigram_entropy")]
     public = pick(rows, stage="fine_tuning", start="public", arm="none", step=0, metric=MOVED)
-    public = public.assign(stripped="none").drop_duplicates(["model", "seed", "metric", "layer", "role"])
+    public = public.assign(stripped="none").drop_duplicates(["model", "seed", "metric", "subset", "layer", "role"])
     frames = [frame for frame in (last, entropy.assign(stripped=""), public) if len(frame)]
     table = some(pd.concat(frames, ignore_index=True) if frames else rows.iloc[:0], figure, "gains and biases of norms")
     moved = table["metric"].isin(MOVED)

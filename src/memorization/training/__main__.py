@@ -79,6 +79,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Train, then write metrics, items, models and last the manifest."""
     options = parse(arguments)
     logging_to(None)
+    from memorization.models.build import module_of
     from memorization.training.lease import lease
     from memorization.training.loop import Control, Interrupted, train
 
@@ -89,8 +90,7 @@ def main(arguments: list[str] | None = None) -> None:
     group = GroupSpec.model_validate_json(options.spec.read_text())
     for run in group.runs:  # counted as start-up, not as training
         if isinstance(run.model, ModelSpec | VisionSpec):
-            name = run.model.architecture
-            import_module(f"transformers.models.{name}.modeling_{name}")
+            import_module(module_of(run.model.architecture))
 
     startup = time.process_time()
     began = time.monotonic()

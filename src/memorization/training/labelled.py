@@ -15,7 +15,7 @@ from memorization.specs import LabelSpec, RunSpec
 from memorization.training.items import Items, check_lengths, pad
 
 if TYPE_CHECKING:
-    import torch
+    pass
 
 
 def load_labelled(spec: RunSpec, root: Path) -> tuple[Items, Items]:
@@ -36,8 +36,8 @@ def load_labelled(spec: RunSpec, root: Path) -> tuple[Items, Items]:
         held = len(rows["label"])
         if count > held:
             raise UserError(
-                f"{spec.name} wants {count} {split} items of {part.folder}, {folder} holds {held}: delete that folder so "
-                "that it is made again"
+                f"{spec.name} wants {count} {split} items of {part.folder}, {folder} holds {held}: "
+                "delete that folder so that it is made again"
             )
         truth = np.array(rows["label"][:count], dtype=np.int64)
         target = truth
@@ -64,7 +64,7 @@ def make(
     import torch
 
     (subset, split), number = where, len(target)
-    classes = {"target": torch.from_numpy(target), "truth": truth}
+    classes: dict[str, Any] = {"target": torch.from_numpy(target), "truth": truth}
     if wanted.kind == "images":
         pixels = torch.from_numpy(decode_images(rows["image"][:number], size=wanted.image, channels=wanted.channels))
         return replace(pad([[]] * number, [0] * number, [subset] * number, split), pixels=pixels, **classes)

@@ -181,7 +181,7 @@ def train(spec: RunSpec, root: Path, work: Path, *, code: str, control: Control 
     train_items, validation_items = (items.to(accelerator.device) for items in load_items(spec, root))
     stream = train_items.stream()
     model = first_model(spec, root)
-    if train_items.target is not None and model.config.pad_token_id is None:
+    if train_items.pixels is None and train_items.target is not None and model.config.pad_token_id is None:
         model.config.pad_token_id = train_items.padding  # decoders need it to find an item's last token
     objective = partial(resolve(objective_function(spec.objective)), **spec.objective_options)
     optimizer = make_optimizer(spec.optimizer, model)

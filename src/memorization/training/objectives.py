@@ -48,39 +48,36 @@ def goldfish(
     return causal_lm(model, {**batch, "labels": batch["labels"].masked_fill(~kept, -100)})
 
 
-def masked_lm(
-    model: Any, batch: Batch, *, share: float = 0.15, mask: int, first: int, last: int
+def text_and_word(
+    model: Any, batch: Batch, *, share: float, weight: float, words: int
 ) -> "tuple[torch.Tensor, torch.Tensor]":
-    """Cross-entropy of masked tokens (Devlin et al. 2019): of `share` of the text tokens 80 % become `mask`, 10 % a
-    random text token, 10 % stay.
+    """Next-token cross-entropy of a text and the word behind it that says where the text is from.
 
-    batch: input_ids, attention_mask, both (batch, time). Text tokens are those from `first` to before `last`; others
-    are never masked. Masks are drawn from torch's global RNG, whose state is saved with a run.
+    batch: as in `causal_lm`. words: ids from here on are such words; each counts `weight` times. Of the other tokens a
+    random `share` is predicted, since the head over the vocabulary takes most of the time of a narrow model. They are
+    drawn from torch's global RNG, whose state is saved with a run. The number of targets is the sum of the weights.
     """
     import torch
     import torch.nn.functional as F
 
-    ids = batch["input_ids"]
-    text = (ids >= first) & (ids < last) & batch["attention_mask"].bool()
-    draw, kind = (torch.rand(ids.shape).to(ids.device) for _ in range(2))
-    chosen = text & (draw < share)
-    shown = torch.where(chosen & (kind < 0.8), mask, ids)
-    other = torch.randint(first, last, ids.shape).to(ids.device)
-    shown = torch.where(chosen & (kind >= 0.8) & (kind < 0.9), other, shown)
-    logits = masked_logits(model, shown, batch["attention_mask"], chosen)
-    return F.cross_entropy(logits.float(), ids[chosen], reduction="sum"), chosen.sum()
+    targets = batch["labels"][:, 1:]
+    word = targets >= words
+    drawn = torch.rand(targets.shape).to(targets.device) < share
+    chosen = word | ((targets != -100) & drawn)
+    logits = next_token_logits(model, batch, chosen)
+    weights = torch.where(targets[chosen] >= words, weight, 1.0)
+    return (F.cross_entropy(logits.float(), targets[chosen], reduction="none") * weights).sum(), weights.sum()
 
 
-def masked_logits(model: Any, ids: "torch.Tensor", attention: "torch.Tensor", chosen: "torch.Tensor") -> "torch.Tensor":
-    """Logits (chosen positions, vocabulary) of a masked LM.
+def next_token_logits(model: Any, batch: Batch, chosen: "torch.Tensor") -> "torch.Tensor":
+    """Logits (chosen places, vocabulary) of a decoder for the tokens after the first; chosen: (batch, time - 1) bool.
 
-    The head is applied to the chosen positions only, which at small widths is most of the time saved; where that is not
-    possible (a wrapped model, an unknown head) to all.
+    The head is applied to the chosen places only; to all of them where a model is wrapped or has another head.
     """
-    head = next((getattr(model, name) for name in ("cls", "lm_head") if hasattr(model, name)), None)
-    if head is None or not hasattr(model, "base_model"):
-        return model(input_ids=ids, attention_mask=attention).logits[chosen]
-    return head(model.base_model(input_ids=ids, attention_mask=attention).last_hidden_state[chosen])
+    given = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+    if not (hasattr(model, "base_model") and hasattr(model, "lm_head")):
+        return model(**given).logits[:, :-1][chosen]
+    return model.lm_head(model.base_model(**given).last_hidden_state[:, :-1][chosen])
 
 
 def class_logits(model: Any, batch: Batch) -> "torch.Tensor":
@@ -99,16 +96,16 @@ def classification(model: Any, batch: Batch) -> "tuple[torch.Tensor, torch.Tenso
 
 
 def word_logits(model: Any, batch: Batch, *, masked: bool) -> "tuple[torch.Tensor, torch.Tensor]":
-    """Logits (batch, vocabulary) where the word of the class belongs, and that word (batch,): the only label of an item.
+    """Logits (batch, vocabulary) where the word of the class belongs, and that word (batch,), an item's only label.
 
     masked: the place holds a mask token (masked LM); else the token before it predicts it (decoder).
     """
     labels = batch["labels"]
-    logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
     if not masked:
-        logits, labels = logits[:, :-1], labels[:, 1:]
-    there = labels != -100
-    return logits[there], labels[there]
+        there = labels[:, 1:] != -100
+        return next_token_logits(model, batch, there), labels[:, 1:][there]
+    logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+    return logits[labels != -100], labels[labels != -100]
 
 
 def label_word(model: Any, batch: Batch, *, masked: int = 1) -> "tuple[torch.Tensor, torch.Tensor]":
