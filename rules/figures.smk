@@ -75,3 +75,17 @@ for _figure in CATALOG:
         localrule: True
         message:
             f"{_figure}"
+
+
+# and one for each figure of the paper that is a row of a larger one here: `snakemake layernorm_fig13`
+for _figure, _entry in CATALOG.items():
+    for _alias in _entry.aliases:
+
+        rule:
+            name:
+                _alias
+            input:
+                multiext(f"<results>/figures/{_figure}", ".pdf", ".png", ".csv"),
+            localrule: True
+            message:
+                f"{_alias} is part of {_figure}"

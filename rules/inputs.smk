@@ -83,7 +83,11 @@ def labelled_inputs(folder):
     names = [name for name in (one.get("asset"), one["tokenizer"]) if name]
     own = one["kind"] == "docstrings"  # paragraphs are chosen by the corpus's own tokenizer, whoever encodes them
     return {
-        **({"corpus": "<results>/data/text/corpus.parquet", "tokenizer": "<results>/data/text/tokenizer"} if own else {}),
+        **(
+            {"corpus": "<results>/data/text/corpus.parquet", "tokenizer": "<results>/data/text/tokenizer"}
+            if own
+            else {}
+        ),
         **({"assets": [f"{ASSETS}/{name}.json" for name in names]} if names else {}),
     }
 

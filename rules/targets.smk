@@ -5,7 +5,15 @@ import difflib
 
 from memorization.config import nearest
 
-TARGETS = ["all", "assets", "claims", "freeze", *PAPERS, *CATALOG]
+TARGETS = [
+    "all",
+    "assets",
+    "claims",
+    "freeze",
+    *PAPERS,
+    *CATALOG,
+    *(name for entry in CATALOG.values() for name in entry.aliases),
+]
 KNOWN = {rule.name for rule in workflow.rules} | {CONFIG.scale}
 
 

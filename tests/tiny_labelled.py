@@ -31,6 +31,7 @@ OTHER_PAD = 24  # of the folder texts_padded
 LONGEST = 8  # tokens of a text
 IMAGE = 8
 PROBES = "memorization.probes.labelled"
+FIRST_PROBES = "memorization.probes.pretraining"
 STRIPPED = ["all", "early", "middle", "late", "attention", "feed_forward"]
 NOISE = NoiseSpec(share=0.2, source_class=2)  # 4 of the 20 training items, of the 6 of class 2
 
@@ -64,7 +65,8 @@ def make_labelled(root: Path) -> dict[tuple[str, int, str], list[Any]]:
         sizes = {"train": TRAIN, "validation": VALIDATION}
         texts = {split: [text(rng, label_of(k)) for k in range(n)] for split, n in sizes.items()}
         rows = {
-            split: [store.text_row(k, "", ids, label_of(k)) for k, ids in enumerate(one)] for split, one in texts.items()
+            split: [store.text_row(k, "", ids, label_of(k)) for k, ids in enumerate(one)]
+            for split, one in texts.items()
         }
         words = list(range(WORDS, WORDS + CLASSES))
         for folder, pad in (("texts", PAD), ("texts_padded", OTHER_PAD)):
@@ -170,7 +172,9 @@ def pretraining_run(name: str = "text_pre-pretrained-s0", architecture: str = "g
         optimizer=OptimizerSpec(name="adamw", learning_rate=0.01, norm_rate=10.0, clip_norm=1.0),
         steps=10,
         probes=[
-            ProbeSpec(function="memorization.probes.pretraining:language_model", every=5, options={"stripped": STRIPPED}),
+            ProbeSpec(
+                function="memorization.probes.pretraining:language_model", every=5, options={"stripped": STRIPPED}
+            ),
             ProbeSpec(function=f"{PROBES}:movement", every=5),
         ],
         labels={"position": "pre", "arm": "none", "noise": 0.0, "optimizer": "adamw", "stage": "pretraining"},
@@ -180,13 +184,12 @@ def pretraining_run(name: str = "text_pre-pretrained-s0", architecture: str = "g
 
 def image_pretraining_run(name: str = "digits_pre-pretrained-s0", **changes: Any) -> RunSpec:
     """The first stage of an image classifier, with clean labels."""
-    supervised = "memorization.probes.pretraining:supervised"
     return image_run(
         name,
         **{
             "data": labelled_data("images_pretraining", noise=None),
             "optimizer": OptimizerSpec(name="adamw", learning_rate=0.01, norm_rate=10.0),
-            "probes": [ProbeSpec(function=supervised, every=6, options={"stripped": STRIPPED})],
+            "probes": [ProbeSpec(function=f"{FIRST_PROBES}:supervised", every=6, options={"stripped": STRIPPED})],
             "labels": {"position": "pre", "arm": "none", "noise": 0.0, "optimizer": "adamw", "stage": "pretraining"},
             **changes,
         },

@@ -8,8 +8,10 @@ import re
 from pathlib import Path
 from types import SimpleNamespace
 
+import fake_layernorm
 import fake_runs
 import fake_tokenswap
+import norm_models
 import numpy as np
 import pandas as pd
 import pytest
@@ -30,6 +32,7 @@ from memorization.training.__main__ import collect
 from memorization.training.loop import train
 from tiny import tiny_group, tiny_run
 from tiny_arms import arm, tiny_arms
+from tiny_labelled import gradients_probe, image_pretraining_run, labelled_run, make_labelled, pretraining_run
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "envs/README.md", ROOT / "results/README.md"])
@@ -165,6 +168,55 @@ def test_the_example_of_tokenswap_is_right(arms_root, page):
     assert torch.equal(ids, names["written"]) and ids.shape[1] > 40 and changed
 
 
+def test_the_examples_of_layernorm_are_right(capsys):
+    """All of its page and of the README, on a tiny BERT: what they change and print is what the pages say."""
+    import torch
+
+    page = (ROOT / "docs/layernorm.md").read_text()
+    blocks = [*re.findall(r"^```python\n(.*?)^```", page, re.M | re.S), example("README.md", "strip_norm_parameters")]
+    model = norm_models.tiny("bert", 6)
+    torch.nn.init.normal_(model.bert.embeddings.word_embeddings.weight)
+
+    def batches(seed):
+        rng = torch.Generator().manual_seed(seed)
+        ids = torch.randint(3, 40, (4, 7), generator=rng)
+        labels = torch.randint(0, 3, (4,), generator=rng)
+        return [{"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}]
+
+    names = {"model": model, "test_batches": batches(0), "noisy_batches": batches(1)}
+    for source in blocks:
+        kept = [line for line in source.splitlines() if "from_pretrained" not in line and "transformers" not in line]
+        exec("\n".join(kept), names)
+    assert names["report"].parameters == 2 * 2 * 2 * 16 and len(names["wrong"]) == 20
+    assert len(names["learning"].names) == 12 and (names["learning"].text > 0).all()
+    early = {f"bert.encoder.layer.{k}.{name}" for k in (0, 1) for name in ("attention.output", "output")}
+    assert {name.removesuffix(".LayerNorm") for name in names["report"].names} == early
+    assert all(not names["moved"][f"{name}.LayerNorm"] for name in early)
+    printed = re.search(r"^# (\{'memorization'.*)$", page, re.M)[1]
+    assert printed in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", norm_models.PAPERS)
+def test_the_table_of_norm_classes_is_what_is_found(name):
+    from memorization.models.norms import find_norms
+
+    model = norm_models.tiny(name)
+    page = (ROOT / "docs/layernorm.md").read_text()
+    rows = {cells[1].strip("` "): cells for cells in (line.split("|") for line in page.splitlines()) if len(cells) == 6}
+    norms = find_norms(model)
+    _, _, number, inside, outside, _ = rows[type(model).__name__]
+    as_other = {"as BERT": "Bert", "the same": "Bert", "as ViT": "ViT"}
+    told = next((key for key in as_other if key in inside), None)
+    if told:
+        inside = next(cells[3] for kind, cells in rows.items() if kind.startswith(as_other[told]))
+    first = [norm for norm in norms if norm.layer == 0]
+    assert [norm.role for norm in first] == ["attention", "feed_forward"] and len(norms) == int(number)
+    ends = re.findall(r"`([\w.]+)`", inside.split(", class")[0])
+    assert [norm.name.split(".0.", 1)[1] for norm in first] == ends
+    found = {(norm.name.partition(".")[2], norm.role) for norm in norms if norm.layer is None}
+    assert found == set(re.findall(r"`([\w.]+)` \((\w+)\)", outside))
+
+
 @pytest.mark.parametrize("paper", PAPERS)
 def test_every_figure_is_on_the_page_of_its_paper(paper):
     page = (ROOT / f"docs/{paper}.md").read_text()
@@ -194,6 +246,20 @@ def test_recipes_domains_and_experiments_of_tokenswap_are_on_its_page():
         assert set(re.findall(r"`(tokenswap_\w+)`", row)) == asking, name
         models = {model for arm in experiment["arms"] for model in (arm["model"], arm.get("aux"))}
         assert set(re.findall(r"`(\w+-\w+)`", row)) <= models, name
+
+
+def test_models_sets_and_experiments_of_layernorm_are_on_its_page():
+    page = (ROOT / "docs/layernorm.md").read_text()
+    config = yaml.safe_load((ROOT / "config/papers/layernorm.yaml").read_text())
+    first = set(re.findall(r"^\| `(\w+)` \|", page, re.M))
+    assert {*config["sets"], *config["models"], *config["experiments"]} <= first
+    section = page.split("\n## Experiments\n")[1].split("\n## ")[0]
+    for name, experiment in config["experiments"].items():
+        row = next(line for line in section.splitlines() if line.startswith(f"| `{name}` |"))
+        asking = {f for f, e in CATALOG.items() if e["paper"] == "layernorm" and name in e["experiments"]}
+        assert set(re.findall(r"`(layernorm_\w+)`", row)) == asking, name
+        arms = row.split(" | ")[1].split(";")[-1].replace(",", " ").split()
+        assert arms == experiment["arms"] if "arms" in experiment else name == "pretraining"
 
 
 def test_every_place_that_lists_papers_has_the_same():
@@ -252,6 +318,35 @@ def test_columns_and_metrics_of_decoding_arms_are_documented(arms_root, tmp_path
             assert found == expected, name
 
 
+def test_columns_and_metrics_of_labelled_items_are_documented(tmp_path):
+    """Real runs of both stages; docs/columns.md names what they write, and in which stage and file."""
+    make_labelled(tmp_path)
+    labels = {"form": "classifier", "start": "pretrained", "budget": 4}
+    tuned = labelled_run()
+    tuned = tuned.model_copy(update={"probes": [*tuned.probes, gradients_probe()]})
+    group = tiny_group(
+        *(
+            run.model_copy(update={"labels": {**run.labels, **labels}})
+            for run in (pretraining_run(), image_pretraining_run(), tuned)
+        )
+    )
+    for run in group.runs:
+        train(run, tmp_path, tmp_path / "work" / run.name, code="c")
+    metrics, items = collect(group, tmp_path / "work")
+    shared = set(documented("metrics")) - {"prompt_length", "completion_length"}
+    assert set(metrics.columns) == shared | set(documented("labelled metrics"))
+    assert set(items.columns) == set(documented("items"))
+    assert {*metrics["metric"], *items["metric"]} == set(documented("labelled values"))
+    by_run = {run.name: run.labels["stage"] for run in group.runs}
+    frames = {"metrics": metrics, "items": items.assign(stage=items["run"].map(by_run))}
+    text = (ROOT / "docs/columns.md").read_text().split("<!-- labelled values -->")[1]
+    for names, stage, where in re.findall(r"^\| (`.+?`) \| (\w+) \| (\w+) \|", text.split("\n\n")[0], re.M):
+        for name in re.findall(r"`(\w+)`", names):
+            found = {kind: set(frame.loc[frame["metric"] == name, "stage"]) for kind, frame in frames.items()}
+            stages = {"pretraining", "fine_tuning"} if stage == "both" else {stage}
+            assert found == {kind: stages if kind == where else set() for kind in frames}, name
+
+
 def test_an_arm_without_words_has_neither_mass_nor_frequency(arms_root, tmp_path):
     root, spec = arms_root
     one = arm("wild-L").model_copy(update={"measure": ["held_out"]})
@@ -269,7 +364,9 @@ def test_claims_columns_are_documented_in_their_order():
 FAKES = {
     "patterns": lambda: fake_runs.everything(seeds=1, every=100),
     "tokenswap": lambda: fake_tokenswap.everything(seeds=1, passages=8),
+    "layernorm": lambda: fake_layernorm.everything(seeds=1),
 }
+VALUES = {"tokenswap": "decoding values", "layernorm": "labelled values"}  # metrics that tables take over as they are
 
 
 @pytest.mark.parametrize("paper", PAPERS)
@@ -282,17 +379,17 @@ def test_figure_table_columns_are_documented(paper):
         if entry["paper"] != paper:
             continue
         frames = [pick(frame, experiment=entry["experiments"]) for frame in (metrics, items)]
-        theirs = published[published["figure"] == figure]
+        theirs = published[[figure in names.split() for names in published["figure"]]]
         params = {**entry["params"], "models": models, "published": theirs if len(theirs) else None}
         table = figure_function("tables", figure)(*frames, params)
         assert {"metric", "value"} <= set(table.columns), figure
         used |= set(table.columns)
         made |= set(table["metric"])
     title = f"tables of {paper}"
-    if paper == "tokenswap":  # its row of `metric` names those that are not metrics of arms
+    if paper in VALUES:  # the row of `metric` names those that are not metrics of measurements
         text = (ROOT / "docs/columns.md").read_text().split(f"<!-- {title} -->")[1]
         row = next(line for line in text.splitlines() if line.startswith("| `metric` |"))
-        assert made - set(documented("decoding values")) == set(re.findall(r"`(\w+)`", row)) - {"metric"}
+        assert made - set(documented(VALUES[paper])) == set(re.findall(r"`(\w+)`", row)) - {"metric"}
     assert used == set(documented(title))
 
 
@@ -315,6 +412,8 @@ def test_rule_graph_of_the_readme_names_rules_that_exist():
     known = set(re.findall(r"^\s*rule (\w+):", rules, re.M))
     numbered = {f"{kind}_{paper}" for kind in ("plot", "make_tables") for paper in PAPERS}
     numbered |= set(re.findall(r'f"(make_\w+)_\{', rules))
+    sets = yaml.safe_load((ROOT / "config/papers/layernorm.yaml").read_text())["sets"]
+    numbered |= {f"make_labelled_{name}" for name in sets}  # these rules have names
     graph = gallery.block(ROOT / "README.md", "rulegraph")
     assert set(re.findall(r"^    (\w+) --> ", graph, re.M)) <= known | numbered, AGAIN
     for edge in ("train --> test_claims", "train --> decode_arms", "decode_arms --> make_tables_tokenswap"):
@@ -349,6 +448,7 @@ def finished(tmp_path):
         {"claim": "forgetting", "verdict": "reproduced", "tables": "patterns_tab1"},
         {"claim": "order", "verdict": "contradicted", "tables": "patterns_fig2a, patterns_fig2b", "published": 0.5},
         {"paper": "tokenswap", "claim": "trade_off", "verdict": "inconclusive", "tables": "tokenswap_fig3"},
+        {"paper": "layernorm", "claim": "pre_gap", "verdict": "not tested", "tables": "layernorm_fig2"},
     ]
     results.mkdir(parents=True)
     rows = [{**CLAIM, **claim} for claim in claims]
@@ -403,12 +503,14 @@ def test_refresh_writes_pictures_times_and_verdicts(finished, drawn):
     tally = {line.split("`")[1]: line for line in readme.splitlines() if ". Claims: " in line}
     assert "1 reproduced" in tally["patterns"] and "1 contradicted" in tally["patterns"]
     assert "0 inconclusive" in tally["patterns"] and "1 inconclusive" in tally["tokenswap"]
+    assert "– 1 not tested" in tally["layernorm"] and "– pre_gap" in lines["layernorm_fig2"]
     assert "? trade_off" in lines["tokenswap_fig3"] and "trade_off" not in lines["tokenswap_tab12"]
     assert all(f"docs/gallery/{name}.png" in readme for names in gallery.SHOWN.values() for name in names)
     behind = runs.jobs_behind(gallery.load_config(ROOT / "config", {"scale": "laptop"}), "tokenswap", ["sizes"])
     assert f"| {gallery.minutes((len(behind) + 2) * SECONDS)} |" in lines["tokenswap_fig3"]
 
     assert "| `trade_off` |" in (repository / "docs/tokenswap.md").read_text()
+    assert "| `pre_gap` |" in (repository / "docs/layernorm.md").read_text()
     page = (repository / "docs/patterns.md").read_text()
     row = next(line for line in page.splitlines() if line.startswith("| `order` |"))
     assert "trade_off" not in page

@@ -151,7 +151,8 @@ def evaluate(
         try:
             missing = [name for name in claim.experiments if not runs.get(name)]
             if missing:
-                raise MissingData(f"This scale has no runs of the experiment {' or '.join(missing)}.")
+                hint = f" Make them with `{claim.run_with}`." if claim.run_with else ""
+                raise MissingData(f"This scale has no runs of the experiment {' or '.join(missing)}.{hint}")
             tables = (frames_of(metrics, runs, claim.experiments), frames_of(items, runs, claim.experiments))
             evidence = resolve(claim)(*tables, **claim.args)
             row |= _measured(claim, evidence, confidence, bootstrap)

@@ -31,6 +31,7 @@ class Claim(BaseModel):
     published_note: str = ""
     why: str = Field(min_length=1)
     power: str = Field(min_length=1)
+    run_with: str = ""  # how to make its runs where they are not made by default
 
     @model_validator(mode="after")
     def consistent(self) -> "Claim":

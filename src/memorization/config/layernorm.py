@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from memorization.config.sections import ModelSize, Name, Section, known, nearest
 from memorization.specs import Fraction, OptimizerSpec, Positive
@@ -10,6 +10,7 @@ from memorization.specs import Fraction, OptimizerSpec, Positive
 Position = Literal["pre", "post"]
 Arm = Literal["none", "all", "early", "middle", "late", "attention", "feed_forward"]
 THIRDS = ("early", "middle", "late")
+DIGIT = 8  # side of scikit-learn's digits, in pixels
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -17,7 +18,7 @@ class DocstringSet(Section):
     """Which package a paragraph of documentation is from; paragraphs that name a package are not in the corpus."""
 
     kind: Literal["docstrings"]
-    classes: dict[str, Share] = Field(description="package -> its share of the items")
+    shares: list[tuple[str, Share]] = Field(description="[package, its share of the items]: the classes, in order")
     noisy_class: str = Field(description="class all wrong labels are taken from")
     tokens: Annotated[int, Field(ge=8)] = Field(description="longest item; paragraphs are cut there")
     train: Positive
@@ -25,12 +26,18 @@ class DocstringSet(Section):
     pretraining: Positive = Field(description="sequences of other paragraphs to pre-train on")
     pretraining_validation: Positive
 
+    @property
+    def classes(self) -> list[str]:
+        """Packages."""
+        return [package for package, _ in self.shares]
+
     @model_validator(mode="after")
     def consistent(self) -> "DocstringSet":
-        """Shares add up and the noisy class is one of them."""
-        enough_classes(list(self.classes), self.noisy_class)
-        if abs(sum(self.classes.values()) - 1) > 1e-6:
-            raise ValueError(f"classes: shares add up to {sum(self.classes.values()):g}: make them add up to 1")
+        """Shares add up and the noisy class is one of the classes."""
+        enough_classes(self.classes, self.noisy_class)
+        total = sum(share for _, share in self.shares)
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"shares: they add up to {total:g}: make them add up to 1")
         return self
 
 
@@ -62,10 +69,11 @@ class PublicSet(Section):
 
     kind: Literal["public_text", "public_images"]
     asset: Name
-    files: dict[str, list[str]] = Field(default={}, description="split -> files; one split: divided by `shares`")
+    files: dict[str, list[str]] = Field(default={}, description="split -> files; without a test split they are divided")
     text: str = Field(default="text", description="column of the text")
     image: str = Field(default="image", description="column of the image")
     label: str = Field(default="label", description="column of the class: its number, or its name")
+    label_pattern: str = Field(default="", description="of image files: where in the path the class (`label`) is named")
     classes: list[str]
     noisy_class: str
     tokens: Positive = 512
@@ -85,6 +93,8 @@ def enough_classes(classes: list[str], noisy: str) -> None:
     """Two classes at least, and the noisy one among them."""
     if len(classes) < 2:
         raise ValueError("classes: label noise needs a class to flip to: write at least two")
+    if len(set(classes)) < len(classes):
+        raise ValueError(f"classes: {max(classes, key=classes.count)!r} stands there twice: write each once")
     if noisy not in classes:
         raise ValueError(f"noisy_class: no class named {noisy!r}{nearest(noisy, classes)}")
 
@@ -140,6 +150,17 @@ class PublicNormModel(Section):
     fine_tuning: FineTuning | None = Field(default=None, description="overrides that of the set, as a whole")
 
 
+def kind_of_model(model: Any) -> str:
+    """Which of the two kinds a model is meant to be, so that an error is about that kind alone."""
+    public = "asset" in model if isinstance(model, dict) else isinstance(model, PublicNormModel)
+    return "public" if public else "own"
+
+
+NormModel = Annotated[
+    Annotated[OwnModel, Tag("own")] | Annotated[PublicNormModel, Tag("public")], Discriminator(kind_of_model)
+]
+
+
 class NormExperiment(Section):
     """Runs = models x arms x noise x seeds; or the pre-training of models."""
 
@@ -165,7 +186,7 @@ class LayerNorm(Section):
     """Impact of LayerNorm on memorization."""
 
     sets: dict[Name, Annotated[DocstringSet | DigitSet | PublicSet, Field(discriminator="kind")]]
-    models: dict[Name, OwnModel | PublicNormModel]
+    models: dict[Name, NormModel]
     wording: Literal["train_set", "class"] = Field(description="what the share of wrong labels is a share of")
     dropout: Fraction = Field(description="of models from nothing; public ones keep theirs")
     pretraining: dict[Name, Pretraining] = Field(description="by set")
@@ -180,9 +201,9 @@ class LayerNorm(Section):
     @model_validator(mode="before")
     @classmethod
     def kinds_of_models(cls, values: Any) -> Any:
-        """Say which of the two kinds a model is meant to be, so that an error is about that kind alone."""
+        """A model is of one of two kinds."""
         models = values.get("models") if isinstance(values, dict) else None
-        for name, model in (models or {}).items():
+        for name, model in models.items() if isinstance(models, dict) else ():
             if isinstance(model, dict) and not {"asset", "architecture"} & set(model):
                 raise ValueError(f"models.{name}: write `architecture` (from nothing) or `asset` (a public checkpoint)")
         return values
@@ -195,6 +216,11 @@ class LayerNorm(Section):
             known(model.data, self.fine_tuning, f"models.{name}.data", "entry of fine_tuning")
             images = self.sets[model.data].kind in ("digits", "public_images")
             if isinstance(model, OwnModel):
+                if self.sets[model.data].kind not in ("docstrings", "digits"):
+                    raise ValueError(
+                        f"models.{name}: {model.data} is a downloaded set, for public checkpoints: write `asset`, "
+                        "or a set of docstrings or digits as data"
+                    )
                 if images != (model.architecture == "vit"):
                     need = "vit" if images else "gpt2 (Pre-LN) or openai_gpt (Post-LN)"
                     raise ValueError(f"models.{name}: {model.data} needs architecture {need}")
@@ -202,6 +228,10 @@ class LayerNorm(Section):
                     right = "post" if model.architecture == "openai_gpt" else "pre"
                     raise ValueError(
                         f"models.{name}: {model.architecture} has its norms {right}: write position: {right}"
+                    )
+                if images and DIGIT % model.patch:
+                    raise ValueError(
+                        f"models.{name}: patches of {model.patch} pixels do not fill {DIGIT}: write 1, 2 or 4"
                     )
                 if model.width % model.heads:
                     raise ValueError(f"models.{name}: width {model.width} is no multiple of its {model.heads} heads")

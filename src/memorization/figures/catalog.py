@@ -23,6 +23,7 @@ class FigureEntry(Section):
     caption: str
     supports: tuple[str, ...] = ()
     width: Literal["column", "page"] = "column"
+    aliases: tuple[str, ...] = Field(default=(), description="figures of the paper that this one holds, as targets")
 
 
 def load_catalog(path: Path, config: Config) -> dict[str, FigureEntry]:

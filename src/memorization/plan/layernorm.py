@@ -60,7 +60,12 @@ def model_spec(
             images=not is_text(config, model.data),
             classes=classes if classifier else 0,
         )
-    size: dict[str, Any] = {"layers": model.layers, "width": model.width, "heads": model.heads, "dropout": section.dropout}
+    size: dict[str, Any] = {
+        "layers": model.layers,
+        "width": model.width,
+        "heads": model.heads,
+        "dropout": section.dropout,
+    }
     if model.architecture == "vit":
         return VisionSpec(**size, architecture="vit", image=IMAGE, patch=model.patch, channels=1, classes=classes)
     return ModelSpec(
@@ -238,18 +243,27 @@ def plan_layernorm(config: Config) -> Plan:
 
 
 def group(config: Config, plan: Plan) -> None:
-    """Jobs: the pre-training of a seed, then its fine-tuning in jobs of `compute.runs_per_job`, longest runs first."""
+    """Jobs of a seed: its pre-training, then its fine-tuning, of public checkpoints apart, `compute.runs_per_job` in each.
+
+    Apart, so that another checkpoint makes jobs of its own and leaves what there is.
+    """
     for seed in sorted({run.seed for run in plan.runs.values()}):
         mine = {name: run for name, run in plan.runs.items() if run.seed == seed}
         stages = {
             "first": [name for name, run in mine.items() if run.labels["stage"] == "pretraining"],
-            "tuned": [name for name, run in mine.items() if run.labels["stage"] == "fine_tuning"],
+            "tuned": [name for name, run in mine.items() if run.labels["stage"] != "pretraining" and not public(run)],
+            "public": [name for name, run in mine.items() if public(run)],
         }
         for stage, names in stages.items():
             costs = {name: cost(mine[name]) for name in names}
             jobs = pack(costs, config.compute.runs_per_job) if names else []
             for number, job in enumerate(jobs):
                 plan.groups[f"layernorm-{stage}-s{seed}-{number}"] = job
+
+
+def public(run: RunSpec) -> bool:
+    """Whether a run is of a public checkpoint."""
+    return isinstance(run.model, PretrainedSpec)
 
 
 def cost(run: RunSpec) -> float:
@@ -268,8 +282,11 @@ def labelled_sets(config: Config, plan: Plan) -> dict[str, dict[str, Any]]:
         one = section.sets[model.data]
         staged = one.kind in ("docstrings", "digits")
         public = model.asset if isinstance(model, PublicNormModel) else None
+        if public and folder in jobs:
+            continue  # of images, which models from nothing take too: their job also makes the set to pre-train on
         jobs[folder] = {
             **one.model_dump(),
+            **({"classes": dict(one.shares)} if one.kind == "docstrings" else {"classes": list(one.classes)}),
             "name": model.data,
             # in steps of five: a few more seeds need no new data, and so train nothing again
             "seeds": 5 * (last // 5 + 1),

@@ -20,8 +20,8 @@ def reading_epochs(metrics: pd.DataFrame, reading: Reading, level: float = 0.95)
     """Epoch at which each run is read: a Series from `run` to epoch, NaN for a run that never gets there.
 
     metrics: rows of fine-tuning runs with columns run, epoch, budget, metric, split, value; `matched` needs their
-    training accuracy. budget: the last evaluation within the run's own budget, the paper's unequal ones. equal: the last
-    evaluation; all runs of a model are trained for the same epochs. matched: the first evaluation whose training
+    training accuracy. budget: the last evaluation within the run's own budget, the paper's unequal ones. equal: the
+    last evaluation; all runs of a model are trained for the same epochs. matched: the first evaluation whose training
     accuracy is at least `level`, a fraction.
     """
     if reading not in READINGS:
