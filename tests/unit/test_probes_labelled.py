@@ -16,7 +16,6 @@ from memorization.probes import pretraining
 from memorization.probes.scheduled import Context
 from memorization.provenance.record import RowLog
 from memorization.specs import OptimizerSpec
-from memorization.specs import OptimizerSpec
 from memorization.training.items import load_items
 from memorization.training.loop import train
 from tiny_labelled import (

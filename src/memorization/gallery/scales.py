@@ -140,6 +140,12 @@ def tuned(config: Config, value: Callable[[FineTuning], object]) -> str:
     return alike((name, value(config.layernorm.recipe(model))) for name, model in norm_models(config).items())
 
 
+def norm_seeds(config: Config) -> str:
+    """Repetitions of the main experiment, and of the others where they differ."""
+    main = config.layernorm.experiments["main"].seeds or config.seeds
+    return str(main) if main == config.seeds else f"{main} in `main`, else {config.seeds}"
+
+
 def wrong_labels(config: Config) -> str:
     """Shares of mislabelled items, those of table 4 apart."""
     experiments = config.layernorm.experiments
@@ -183,7 +189,7 @@ ROWS: dict[str, list[Row]] = {
         ("wrong labels", wrong_labels),
         ("budget in epochs, pre and post", lambda c: tuned(c, lambda r: f"{r.epochs['pre']} and {r.epochs['post']}")),
         ("batch", lambda c: tuned(c, lambda r: r.batch_size)),
-        ("seeds", seeds),
+        ("seeds", norm_seeds),
         ("training runs", runs_of("layernorm")),
     ],
 }
