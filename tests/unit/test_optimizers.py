@@ -14,7 +14,7 @@ from memorization.training.checkpoint import flatten_optimizer, restore_optimize
 from memorization.training.optimizers import layer_matrices, make_optimizer, norm_parameters, set_learning_rate
 from tiny_labelled import text_model, vision_model
 
-SPEC = {"learning_rate": 0.02, "betas": (0.8, 0.9), "weight_decay": 0.1}
+SPEC = {"learning_rate": 0.02, "betas": (0.8, 0.9), "weight_decay": 0.03}
 LAYER = {  # matrices of one layer, written down from the papers' block diagrams, not found by code
     "gpt2": ("transformer.h.{}.", ["attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"]),
     "openai_gpt": ("transformer.h.{}.", ["attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"]),
@@ -86,7 +86,7 @@ def changes(model: torch.nn.Module, before: torch.nn.Module) -> dict[str, torch.
 def test_adam_steps_are_torchs(name, reference):
     ours, theirs = fresh("gpt2"), fresh("gpt2")
     steps(ours, made(OptimizerSpec(name=name, **SPEC), ours))
-    steps(theirs, reference(theirs.parameters(), lr=0.02, betas=(0.8, 0.9), weight_decay=0.1, fused=True))
+    steps(theirs, reference(theirs.parameters(), lr=0.02, betas=(0.8, 0.9), weight_decay=0.03, fused=True))
     assert same(ours, theirs) and not same(ours, fresh("gpt2"))
 
 
@@ -129,10 +129,10 @@ def test_muon_takes_the_matrices_inside_the_layers_and_adamw_the_rest(name):
     named = dict(theirs.named_parameters())
     assert chosen <= set(named)
     muon = torch.optim.Muon(
-        [named[one] for one in chosen], lr=0.02, weight_decay=0.1, momentum=0.95, adjust_lr_fn="match_rms_adamw"
+        [named[one] for one in chosen], lr=0.02, weight_decay=0.03, momentum=0.95, adjust_lr_fn="match_rms_adamw"
     )
     rest = [p for one, p in named.items() if one not in chosen]
-    steps(theirs, muon, torch.optim.AdamW(rest, lr=0.02, betas=(0.8, 0.9), weight_decay=0.1, fused=True))
+    steps(theirs, muon, torch.optim.AdamW(rest, lr=0.02, betas=(0.8, 0.9), weight_decay=0.03, fused=True))
     assert same(ours, theirs)
 
 
