@@ -154,8 +154,8 @@ class DataSpec(Spec):
 class OptimizerSpec(Spec):
     """Adam(W) with its usual constants; a schedule is a pure function of the step, so it needs no state.
 
-    muon: Muon for matrices inside the layers, AdamW for all else; steps of a matrix are scaled to the size of AdamW's, so
-    that one learning rate serves both. norm_rate: factor of the learning rate of gains and biases of norms.
+    muon: Muon for matrices inside the layers, AdamW for all else; steps of a matrix are scaled to the size of AdamW's,
+    so that one learning rate serves both. norm_rate: factor of the learning rate of gains and biases of norms.
     """
 
     name: Literal["adam", "adamw", "muon"] = "adam"

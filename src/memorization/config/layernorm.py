@@ -10,7 +10,7 @@ from memorization.specs import Fraction, OptimizerSpec, Positive
 Position = Literal["pre", "post"]
 Arm = Literal["none", "all", "early", "middle", "late", "attention", "feed_forward"]
 THIRDS = ("early", "middle", "late")
-DIGIT = 8  # side of scikit-learn's digits, in pixels
+IMAGE = 8  # side of scikit-learn's digits, in pixels
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -124,8 +124,12 @@ class Pretraining(Section):
     batch_size: Positive
     optimizer: OptimizerSpec
     evaluate_every: Positive = Field(description="steps between evaluations")
-    share: Annotated[float, Field(gt=0, le=1)] = Field(default=1.0, description="of text: tokens that are predicted")
-    word_weight: Annotated[float, Field(gt=0)] = Field(default=1.0, description="of the word of a text's package")
+    share: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        default=None, description="of text: share of the tokens that an update predicts; null: all"
+    )
+    word_weight: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="of text: tokens that the word of its package counts for; null: 1"
+    )
 
 
 class OwnModel(ModelSize):
@@ -134,7 +138,7 @@ class OwnModel(ModelSize):
     architecture: Literal["gpt2", "openai_gpt", "vit"]
     position: Position
     data: Name
-    patch: Positive = Field(default=2, description="side of an image patch, in pixels")
+    patch: Positive | None = Field(default=None, description="side of an image patch, in pixels")
 
 
 class PublicNormModel(Section):
@@ -176,7 +180,9 @@ class NormExperiment(Section):
 
     @model_validator(mode="after")
     def complete(self) -> "NormExperiment":
-        """Fine-tuning needs arms and noise."""
+        """Fine-tuning needs arms and noise, which pre-training has none of."""
+        if self.stage == "pretraining" and (self.arms or self.noise or self.gradients):
+            raise ValueError("pre-training has no arms, no noise and no gradients: write only `models` and `seeds`")
         if self.stage == "fine_tuning" and not (self.arms and self.noise):
             raise ValueError("fine-tuning needs `arms` and `noise`: write at least one of each")
         return self
@@ -229,12 +235,19 @@ class LayerNorm(Section):
                     raise ValueError(
                         f"models.{name}: {model.architecture} has its norms {right}: write position: {right}"
                     )
-                if images and DIGIT % model.patch:
+                if images != (model.patch is not None):
+                    how = "give the side of a `patch`" if images else "leave `patch` out"
+                    raise ValueError(f"models.{name}: {model.data} holds {'images' if images else 'texts'}: {how}")
+                if model.patch and IMAGE % model.patch:
                     raise ValueError(
-                        f"models.{name}: patches of {model.patch} pixels do not fill {DIGIT}: write 1, 2 or 4"
+                        f"models.{name}: patches of {model.patch} do not fill {IMAGE} pixels: write 1, 2 or 4"
                     )
                 if model.width % model.heads:
                     raise ValueError(f"models.{name}: width {model.width} is no multiple of its {model.heads} heads")
+        for name, first in self.pretraining.items():
+            known(name, self.sets, "pretraining", "set")
+            if self.sets[name].kind == "digits" and (first.share or first.word_weight):
+                raise ValueError(f"pretraining.{name}: images have no words: leave `share` and `word_weight` out")
         for name, experiment in self.experiments.items():
             where = f"experiments.{name}"
             for model_name in experiment.models:

@@ -47,8 +47,8 @@ KINDS = {
     "public_images": "memorization.data.labelled_public:public_images",
 }
 PRETRAINED_HERE = ("docstrings", "digits")  # kinds that come with a set to pre-train on
-# Ids of the models that are trained from nothing: these three, then the tokens of the corpus, then a word per package, the
-# classes first.
+# Ids of the models that are trained from nothing: these three, then the tokens of the corpus, then a word per package,
+# the classes first.
 PAD, CLS, SEP, FIRST = 0, 1, 2, 3
 SHORTEST = 8  # tokens; shorter paragraphs and rests say too little
 SAME_START = 16  # tokens; of paragraphs that begin alike one is kept, since short items would be the same

@@ -167,8 +167,8 @@ def load(
 ) -> "PreTrainedModel":
     """Load what `save` wrote (or any model folder), weights from safetensors only.
 
-    spec: what to load it as; None is a causal language model. A head that the folder does not hold is drawn from torch's
-    global RNG. new_head: so is a classifier's that it does hold.
+    spec: what to load it as; None is a causal language model. A head that the folder does not hold is drawn from
+    torch's global RNG. new_head: so is a classifier's that it does hold.
     """
     from transformers.utils import logging
 

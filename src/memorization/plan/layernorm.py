@@ -4,7 +4,7 @@ import math
 from typing import Any, Literal
 
 from memorization.config import Config
-from memorization.config.layernorm import Arm, NormExperiment, OwnModel, PublicNormModel
+from memorization.config.layernorm import IMAGE, Arm, NormExperiment, OwnModel, PublicNormModel
 from memorization.plan.common import Plan, pack, place
 from memorization.specs import (
     DataPart,
@@ -24,7 +24,6 @@ Form = Literal["classifier", "masked_word", "causal_word"]
 PROBES = "memorization.probes.labelled"
 STRIPPED = ["all", "early", "middle", "late", "attention", "feed_forward"]
 SPECIALS = 3  # ids of padding, class and mask token come before those of the text
-IMAGE = 8  # side of scikit-learn's digits
 
 
 def is_text(config: Config, data: str) -> bool:
@@ -67,6 +66,7 @@ def model_spec(
         "dropout": section.dropout,
     }
     if model.architecture == "vit":
+        assert model.patch  # the configuration is checked for it
         return VisionSpec(**size, architecture="vit", image=IMAGE, patch=model.patch, channels=1, classes=classes)
     return ModelSpec(
         **size,
@@ -120,7 +120,7 @@ def pretraining_run(config: Config, name: str, seed: int) -> RunSpec:
     text = is_text(config, model.data)
     options: dict[str, int | float | str] = {}
     if text:
-        options = {"share": recipe.share, "weight": recipe.word_weight, "words": first_word(config)}
+        options = {"share": recipe.share or 1.0, "weight": recipe.word_weight or 1.0, "words": first_word(config)}
     return RunSpec(
         name=f"{name}-pretrained-s{seed}",
         **common(config, name, seed),
@@ -243,9 +243,9 @@ def plan_layernorm(config: Config) -> Plan:
 
 
 def group(config: Config, plan: Plan) -> None:
-    """Jobs of a seed: its pre-training, then its fine-tuning, of public checkpoints apart, `compute.runs_per_job` in each.
+    """Jobs of a seed: its pre-training, then its fine-tuning, in jobs of `compute.runs_per_job`.
 
-    Apart, so that another checkpoint makes jobs of its own and leaves what there is.
+    Runs of public checkpoints are long and have a job each, so that another checkpoint leaves all else as it is.
     """
     for seed in sorted({run.seed for run in plan.runs.values()}):
         mine = {name: run for name, run in plan.runs.items() if run.seed == seed}
@@ -256,7 +256,7 @@ def group(config: Config, plan: Plan) -> None:
         }
         for stage, names in stages.items():
             costs = {name: cost(mine[name]) for name in names}
-            jobs = pack(costs, config.compute.runs_per_job) if names else []
+            jobs = pack(costs, 1 if stage == "public" else config.compute.runs_per_job) if names else []
             for number, job in enumerate(jobs):
                 plan.groups[f"layernorm-{stage}-s{seed}-{number}"] = job
 

@@ -1,4 +1,4 @@
-"""Probes of pre-training (`layernorm`): how good the model is, and what stripping its norms does before any training."""
+"""Probes of pre-training (`layernorm`): how good the model is, and what stripping its norms does at once."""
 
 import copy
 from collections.abc import Callable
@@ -39,7 +39,7 @@ def next_tokens(model: Any, items: Items, words: int) -> tuple[float, float, int
 
 
 def unigram_entropy(items: Items, words: int) -> float:
-    """Entropy in nats of the distribution of next text tokens: what a model that ignores the context reaches at best."""
+    """Entropy in nats of the frequencies of next text tokens: what a model that ignores the context reaches at best."""
     labels = items.labels[:, 1:].cpu().numpy()
     _, counts = np.unique(labels[(labels >= 0) & (labels < words)], return_counts=True)
     shares = counts / counts.sum()
