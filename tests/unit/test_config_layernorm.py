@@ -70,6 +70,12 @@ MISTAKES = [
         {"fine_tuning": {"digits": {"optimizer": {"name": "lion"}}}},
         "input should be 'adam', 'adamw' or 'muon', not 'lion'",
     ),
+    ({"pretraining": {"digits": {"share": 0.5}}}, "pretraining.digits: images have no words: leave `share` and"),
+    ({"pretraining": {"digits": {"word_weight": 2}}}, "pretraining.digits: images have no words: leave `share` and"),
+    (
+        {"pretraining": {"digit": {"steps": 1, "batch_size": 1, "optimizer": {}, "evaluate_every": 1}}},
+        "pretraining: no set named 'digit': did you mean 'digits'?",
+    ),
     ({"dropout": 1.5}, "layernorm.dropout: input should be less than or equal to 1, not 1.5"),
     ({"wording": "set"}, "layernorm.wording: input should be 'train_set' or 'class', not 'set'"),
     # models
@@ -106,7 +112,9 @@ MISTAKES = [
     ),
     ({"models": {"digits_pre": {"position": "post"}}}, "models.digits_pre: vit has its norms pre: write position: pre"),
     ({"models": {"text_pre": {"heads": 3}}}, "models.text_pre: width 32 is no multiple of its 3 heads"),
-    ({"models": {"digits_pre": {"patch": 3}}}, "models.digits_pre: patches of 3 pixels do not fill 8: write 1, 2 or 4"),
+    ({"models": {"digits_pre": {"patch": None}}}, "models.digits_pre: digits holds images: give the side of a `patch`"),
+    ({"models": {"text_pre": {"patch": 2}}}, "models.text_pre: packages holds texts: leave `patch` out"),
+    ({"models": {"digits_pre": {"patch": 3}}}, "models.digits_pre: patches of 3 do not fill 8 pixels: write 1, 2 or 4"),
     (
         {"sets": {"news": NEWS}, "fine_tuning": {"news": RECIPE}, "models": {"more": {**GPT, "data": "news"}}},
         "models.more: news is a downloaded set, for public checkpoints: write `asset`, or a set of docstrings or",
@@ -121,6 +129,11 @@ MISTAKES = [
     (experiment(models=["x"]), "experiments.more: no model named 'x': known are text_pre, text_post, digits_pre"),
     (experiment(arms=[]), "fine-tuning needs `arms` and `noise`: write at least one of each"),
     (experiment(noise=[]), "fine-tuning needs `arms` and `noise`: write at least one of each"),
+    (experiment(stage="pretraining"), "pre-training has no arms, no noise and no gradients: write only `models` and"),
+    (
+        {"experiments": {"pretraining": {"gradients": True}}},
+        "pre-training has no arms, no noise and no gradients: write only `models` and `seeds`",
+    ),
     (experiment(noise=[2]), "input should be less than 1, not 2"),
     (
         experiment(arms=["al"]),
@@ -138,7 +151,7 @@ MISTAKES = [
         "experiments.more: more has 2 layers, too few for early, middle and late thirds",
     ),
     (
-        {"models": {"more": BERT}, **experiment(models=["more"], stage="pretraining")},
+        {"models": {"more": BERT}, "experiments": {"more": {"stage": "pretraining", "models": ["more"]}}},
         "experiments.more: more is trained already: leave it out",
     ),
     (

@@ -104,10 +104,10 @@ def check_writable(folder: Path) -> None:
 
 def problem(error: Any, merged: dict[str, Any]) -> str:
     """One sentence about one validation error."""
-    place = [str(part) for part in error["loc"]]
+    place = keys_only([str(part) for part in error["loc"]], merged)
     where = ".".join(place) or "config"
     if error["type"] == "extra_forbidden":
-        return f"config: unknown key `{where}`{nearest(place[-1], sorted(fields_at(place[:-1])))}"
+        return f"config: unknown key `{where}`{nearest(place[-1], sorted(set(fields_at(place[:-1])) - {place[-1]}))}"
     if error["type"] == "missing":
         return f"config: key `{where}` is missing"
     message = error["msg"].removeprefix("Value error, ")
@@ -117,27 +117,33 @@ def problem(error: Any, merged: dict[str, Any]) -> str:
     return f"config: {where}: {message}, not {error['input']!r}"
 
 
+def keys_only(place: list[str], merged: Any) -> list[str]:
+    """A place without the parts that pydantic adds where a section is one of several kinds; they are no keys."""
+    kept = []
+    for number, part in enumerate(place):
+        last = number == len(place) - 1
+        if isinstance(merged, dict) and part not in merged and not last:
+            continue
+        kept.append(part)
+        merged = merged.get(part) if isinstance(merged, dict) else None
+    return kept
+
+
 def fields_at(place: list[str]) -> list[str]:
-    """Keys allowed at a place of the configuration."""
-    model: Any = Config
+    """Keys allowed at a place of the configuration; where a section is one of several kinds, those of all."""
+    models: list[Any] = [Config]
     for part in place:
-        field = model.model_fields.get(part) if isinstance(model, type) and issubclass(model, BaseModel) else None
-        annotation = field.annotation if field else model
-        model = model_inside(annotation)
-        if model is None:
-            return []
-    return list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
+        inner = [m.model_fields[part].annotation if part in m.model_fields else None for m in models]
+        if any(annotation is not None for annotation in inner):
+            models = [found for annotation in inner for found in models_inside(annotation)]
+    return [name for model in models for name in model.model_fields]
 
 
-def model_inside(annotation: Any) -> Any:
-    """The model class inside an annotation such as dict[str, Model]."""
+def models_inside(annotation: Any) -> list[Any]:
+    """The model classes inside an annotation such as dict[str, Model] or Model | Other."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for argument in getattr(annotation, "__args__", ()):
-        inside = model_inside(argument)
-        if inside is not None:
-            return inside
-    return None
+        return [annotation]
+    return [found for argument in getattr(annotation, "__args__", ()) for found in models_inside(argument)]
 
 
 def schema() -> str:

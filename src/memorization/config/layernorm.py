@@ -127,7 +127,7 @@ class Pretraining(Section):
     share: Annotated[float, Field(gt=0, le=1)] | None = Field(
         default=None, description="of text: share of the tokens that an update predicts; null: all"
     )
-    word_weight: Annotated[float, Field(gt=0)] | None = Field(
+    word_weight: Positive | None = Field(
         default=None, description="of text: tokens that the word of its package counts for; null: 1"
     )
 
