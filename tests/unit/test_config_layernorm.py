@@ -61,7 +61,7 @@ MISTAKES = [
     ({"fine_tuning": {"digits": {"epochs": {"pre": 0}}}}, "input should be greater than or equal to 1, not 0"),
     ({"pretraining": {"packages": {"share": 0}}}, "pretraining.packages.share: input should be greater than 0, not 0"),
     ({"pretraining": {"packages": {"share": 1.1}}}, "share: input should be less than or equal to 1, not 1.1"),
-    ({"pretraining": {"packages": {"word_weight": 0}}}, "word_weight: input should be greater than 0, not 0"),
+    ({"pretraining": {"packages": {"word_weight": 0}}}, "word_weight: input should be greater than or equal to 1, not 0"),
     (
         {"pretraining": {"packages": {"optimizer": {"norm_rate": 0}}}},
         "norm_rate: input should be greater than 0, not 0",
@@ -121,9 +121,9 @@ MISTAKES = [
     ),
     (
         {"models": {"more": {k: v for k, v in BERT.items() if k != "layers"}}},
-        "key `layernorm.models.more.public.layers` is",
+        "key `layernorm.models.more.layers` is",
     ),
-    ({"models": {"more": {**BERT, "width": 3}}}, "unknown key `layernorm.models.more.public.width`"),
+    ({"models": {"more": {**BERT, "width": 3}}}, "unknown key `layernorm.models.more.width`"),
     # experiments
     (experiment(models=["text_per"]), "experiments.more: no model named 'text_per': did you mean 'text_pre'?"),
     (experiment(models=["x"]), "experiments.more: no model named 'x': known are text_pre, text_post, digits_pre"),
