@@ -139,6 +139,7 @@ FLIPS: dict[str, Any] = {
     "tokenswap.recipes.tuned.start": "other",
     "tokenswap.recipes.tuned.goldfish": 5,
     "tokenswap.recipes.wild.tokenizer": None,  # only where a recipe starts from nothing
+    "layernorm.fine_tuning.digits.epochs.post": None,  # no image model is Post-LN
 }
 BY_NAME: dict[str, Any] = {
     "kind": None,
@@ -155,10 +156,10 @@ def flipped(path: tuple[str, ...], value: Any) -> Any:
     name = ".".join(path)
     if name in FLIPS:
         return FLIPS[name]
-    if path[-1] in BY_NAME and not (path[-1] == "seeds" and len(path) == 1):
-        return BY_NAME[path[-1]]
     if name.startswith("layernorm.experiments.checkpoint"):
         return None  # has no runs by default; config/minilm.yaml gives it some
+    if path[-1] in BY_NAME and not (path[-1] == "seeds" and len(path) == 1):
+        return BY_NAME[path[-1]]
     if "mixtures" in path:
         return None  # shares must add up to 1: flipped together below
     if path[-1] == "shuffle":
