@@ -135,7 +135,7 @@ def x_scratch(table: pd.DataFrame, params: Params) -> Figure:
                 for arm, nudge in zip(PAIR, (-0.06, 0.06), strict=True):
                     part = pick(rows, metric=metric, model=name, begun=start, arm=arm)
                     look = ARMS[arm]
-                    mean, low, high = over_seeds(part)
+                    mean, low, high = over_seeds(part, *((-100, 100) if metric == "gap" else (0, 100)))
                     at = k + shift + nudge
                     if np.isnan(mean):
                         continue

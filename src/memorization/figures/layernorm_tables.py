@@ -25,14 +25,18 @@ OPTIMIZERS = {"adamw": "AdamW", "muon": "Muon"}
 
 def sure(table: pd.DataFrame) -> str:
     """How many seeds there are, and what the intervals are."""
-    seeds = int(mine(table)["seed"].nunique())
+    ours = mine(table)
+    seeds = int(ours["seed"].nunique())
+    by_experiment = ours.groupby("experiment")["seed"].nunique()
+    fewest = int(by_experiment.min()) if len(by_experiment) else seeds
     if seeds == 0:
         return ""
     if seeds == 1:
         return "One seed."
     if seeds == 2:
         return "Mean over 2 seeds; an interval needs three."
-    return f"Mean over {seeds} seeds; ±: 95\u00a0% t interval, none where it rounds to zero."
+    number = f"{fewest} to {seeds}" if 2 < fewest < seeds else str(seeds)
+    return f"Mean over {number} seeds; ±: 95\u00a0% t interval, none where it rounds to zero."
 
 
 def signed(rows: pd.DataFrame, digits: int = 1) -> str:
