@@ -61,7 +61,7 @@ MISTAKES = [
     ({"fine_tuning": {"digits": {"epochs": {"pre": 0}}}}, "input should be greater than or equal to 1, not 0"),
     ({"pretraining": {"packages": {"share": 0}}}, "pretraining.packages.share: input should be greater than 0, not 0"),
     ({"pretraining": {"packages": {"share": 1.1}}}, "share: input should be less than or equal to 1, not 1.1"),
-    ({"pretraining": {"packages": {"word_weight": 0}}}, "word_weight: input should be greater than or equal to 1, not 0"),
+    ({"pretraining": {"packages": {"word_weight": 0}}}, "word_weight: input should be greater than or equal to 1"),
     (
         {"pretraining": {"packages": {"optimizer": {"norm_rate": 0}}}},
         "norm_rate: input should be greater than 0, not 0",
