@@ -73,16 +73,16 @@ def test_items_are_beginnings_of_paragraphs_of_their_package(corpus):
     splits, facts = make_set(SPEC, 0, corpus)["packages"]
     tokenizer = text.load_tokenizer(corpus["tokenizer"])
     beginnings = {
-        (tuple(own_ids(tokenizer, row["text"])[:12]), row["package"])
+        ((*own_ids(tokenizer, row["text"])[:12], 2), row["package"])  # [SEP] behind the first 12
         for row in corpus["rows"]
         if row["split"] != "train"
     }
     items = [one for rows in splits.values() for one in rows]
     found = [(tuple(one["input_ids"]), facts["classes"][one["label"]]) for one in items]
     assert set(found) <= beginnings and len(set(ids for ids, _ in found)) == len(found) == 61
-    assert all(9 <= one["length"] == len(one["input_ids"]) <= 12 for one in items)
+    assert all(10 <= one["length"] == len(one["input_ids"]) <= 13 for one in items)
     for one in items[:5]:
-        assert tokenizer.decode([token - 3 for token in one["input_ids"][1:]]) == one["text"]
+        assert tokenizer.decode([token - 3 for token in one["input_ids"][1:-1]]) == one["text"]
 
 
 def test_every_class_has_its_exact_number_and_the_card_says_so(corpus):
@@ -92,8 +92,9 @@ def test_every_class_has_its_exact_number_and_the_card_says_so(corpus):
     assert facts["class_items"] == {"train": [21, 14, 6], "validation": [10, 7, 3]}
     size = text.load_tokenizer(corpus["tokenizer"]).get_vocab_size()
     assert facts["classes"] == ["sympy", "scipy", "numpy"] and facts["noisy_class"] == 2 and facts["kind"] == "text"
-    assert (facts["pad"], facts["cls"], facts["mask"]) == (0, 1, 2) and facts["tokens"] == 12
-    assert facts["label_tokens"] == [size + 3, size + 4, size + 5] and facts["vocabulary"] == size + 6
+    assert (facts["pad"], facts["cls"], facts["sep"], facts["mask"]) == (0, 1, 2, None) and facts["tokens"] == 13
+    packages = len({row["package"] for row in corpus["rows"]})
+    assert facts["label_tokens"] == [size + 3, size + 4, size + 5] and facts["vocabulary"] == size + 3 + packages
     assert max(max(one["input_ids"]) for rows in splits.values() for one in rows) < size + 3
 
 
@@ -108,11 +109,13 @@ def test_the_pretraining_text_is_the_whole_train_split_and_no_paragraph_is_in_bo
     splits, facts = make_set(SPEC, 0, corpus)["packages_pretraining"]
     tokenizer = text.load_tokenizer(corpus["tokenizer"])
     owner, pieces = {}, []
+    packages = ["sympy", "scipy", "numpy", *sorted({row["package"] for row in corpus["rows"]} - set(SPEC["classes"]))]
+    word = {name: tokenizer.get_vocab_size() + 3 + number for number, name in enumerate(packages)}
     for number, row in enumerate(corpus["rows"]):
         ids = own_ids(tokenizer, row["text"])[1:] if row["split"] == "train" else []
         for start in range(0, len(ids), 11):
-            piece = tuple(ids[start : start + 11])
-            if len(piece) >= 8:
+            piece = (*ids[start : start + 11], 2, word[row["package"]])  # [SEP] and the word of the package
+            if len(piece) >= 8 + 2:
                 pieces.append(piece)
                 owner.setdefault(piece, set()).add(number)
     stored = {split: [tuple(one["input_ids"][1:]) for one in rows] for split, rows in splits.items()}
@@ -438,7 +441,8 @@ def test_the_script_writes_every_folder_of_a_set(corpus, tmp_path, capsys):
         assert card["name"] == folder and set(card["seeds"]) == {"0", "1"}
         for seed, entry in card["seeds"].items():
             stored = json.loads((tmp_path / folder / "dataset" / seed / "card.json").read_text())
-            assert stored == entry and entry["seed"] == int(seed) and entry["tokens"] == 12
+            assert stored == entry and entry["seed"] == int(seed)
+            assert entry["tokens"] == (13 if folder == "packages" else 14)  # [CLS], 11 tokens, [SEP], and a word
     columns = store.read_columns(tmp_path / "packages" / "dataset" / "1", "train", ["input_ids", "label", "length"])
     wanted = make_set(SPEC, 1, corpus)["packages"][0]["train"]
     assert columns["label"] == [one["label"] for one in wanted] and columns["length"][0] == len(columns["input_ids"][0])
