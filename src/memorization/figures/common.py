@@ -1,4 +1,4 @@
-"""Shapes that several papers' figures share: grids of panels, bars over buckets, rows of a pairings table."""
+"""What several papers' figures share: grids of panels, bars over buckets, means with intervals, cells of tables."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from memorization.claims.statistics import seed_interval
 from memorization.figures import style
+
+NONE = "–"  # a cell without a value
 
 
 def grid_of_panels(
@@ -73,3 +76,28 @@ def bucket_axis(ax: Axes, part: pd.DataFrame) -> None:
     ax.set_xticks([*at, number + 1.1], [*(f"{epochs[k]:.0f}" for k in at), "never"])
     ax.set_xlim(-0.2, number + 1.8)
     ax.grid(False, axis="x")
+
+
+def over_seeds(rows: pd.DataFrame, low: float = -np.inf, high: float = np.inf) -> tuple[float, float, float]:
+    """Mean and 95 % t interval of the mean over seeds, cut to [low, high]; no interval below three seeds."""
+    values, seeds = rows["value"].to_numpy(float), rows["seed"].to_numpy()
+    known = np.isfinite(values)
+    means = np.array([values[known & (seeds == seed)].mean() for seed in np.unique(seeds[known])])
+    if not len(means):
+        return np.nan, np.nan, np.nan
+    ends = seed_interval(means)
+    return float(means.mean()), float(np.clip(ends[0], low, high)), float(np.clip(ends[1], low, high))
+
+
+def bars(mean: float, low: float, high: float) -> np.ndarray | None:
+    """Lengths of an error bar below and above, as matplotlib wants them; None without an interval."""
+    return None if np.isnan(low) else np.array([[max(0.0, mean - low)], [max(0.0, high - mean)]])
+
+
+def cell(rows: pd.DataFrame, digits: int, factor: float) -> str:
+    """Mean over seeds, and behind a tab half the interval unless it is unknown or rounds to nothing."""
+    mean, low, high = over_seeds(rows)
+    if np.isnan(mean):
+        return NONE
+    half = f"{factor * (high - low) / 2:.{digits}f}"
+    return f"{factor * mean:.{digits}f}" + (f"\t±{half}" if np.isfinite(high - low) and float(half) > 0 else "")

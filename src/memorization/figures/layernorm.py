@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from memorization.figures import style
+from memorization.figures.common import bars, over_seeds
 from memorization.figures.layernorm_beyond import x_budget, x_scratch
 from memorization.figures.layernorm_looks import (
     ARMS,
@@ -44,7 +45,6 @@ from memorization.figures.layernorm_looks import (
 from memorization.figures.layernorm_norms import fig4, fig28_33, fig35, x_norms
 from memorization.figures.layernorm_tables import tab1, tab4, tab5, tab6, x_readings
 from memorization.figures.style import Look
-from memorization.figures.tokenswap_arms import bars, over_seeds
 from memorization.tables.common import pick
 
 __all__ = [

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from memorization.figures import style
+from memorization.figures.common import over_seeds
 from memorization.figures.layernorm_looks import (
     ARMS,
     DASHES,
@@ -28,7 +29,6 @@ from memorization.figures.layernorm_looks import (
     percent,
 )
 from memorization.figures.style import Look
-from memorization.figures.tokenswap_arms import over_seeds
 from memorization.tables.common import pick
 
 Params = dict[str, Any]

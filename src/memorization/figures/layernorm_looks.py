@@ -12,8 +12,8 @@ from matplotlib.patches import Patch
 
 from memorization.claims.statistics import seed_interval
 from memorization.figures import style
+from memorization.figures.common import over_seeds
 from memorization.figures.style import DASHDOT, DASHED, DOTTED, Look
-from memorization.figures.tokenswap_arms import over_seeds
 from memorization.tables.common import pick
 
 Params = dict[str, Any]

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from memorization.figures.common import NONE, cell
 from memorization.figures.layernorm_looks import POSITIONS, in_order, mine, name_of, papers
 from memorization.figures.style import render_table
-from memorization.figures.tokenswap_arms import NONE, cell
 from memorization.tables.common import pick
 from memorization.tables.readings import READINGS
 

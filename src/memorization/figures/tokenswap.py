@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from memorization.figures import style
-from memorization.figures.tokenswap_arms import arm_look, arms_in, bars, batches, ours, over_seeds
+from memorization.figures.common import bars, over_seeds
+from memorization.figures.tokenswap_arms import arm_look, arms_in, batches, ours
 from memorization.figures.tokenswap_tables import (
     tab1,
     tab2,

@@ -1,19 +1,14 @@
-"""What the figures of paper `tokenswap` share: one color and one name for every arm, intervals over seeds,
-cells.
-"""
+"""What the figures of paper `tokenswap` share: one color and one name for every arm, cells."""
 
 import re
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from memorization.claims.statistics import seed_interval
 from memorization.figures.style import DASHDOT, DASHED, DOTTED, INK, MUTED, Look
 from memorization.tables.common import pick
 
 Params = dict[str, Any]
-NONE = "–"
 ORANGE, GREEN, BLUE, SKY, PINK, YELLOW = "#D55E00", "#009E73", "#0072B2", "#56B4E9", "#CC79A7", "#E69F00"
 # In the order of rows and keys. A family of arms has one color; its members differ in dash and marker.
 ARMS = {
@@ -97,26 +92,6 @@ def seeds_of(table: pd.DataFrame) -> int:
 
 
 # ------------------------------------------------------------------------------------------------------------
-# Means and intervals over seeds
-
-
-def over_seeds(rows: pd.DataFrame, low: float = -np.inf, high: float = np.inf) -> tuple[float, float, float]:
-    """Mean and 95 % t interval of the mean over seeds, cut to [low, high]; no interval below three seeds."""
-    values, seeds = rows["value"].to_numpy(float), rows["seed"].to_numpy()
-    known = np.isfinite(values)
-    means = np.array([values[known & (seeds == seed)].mean() for seed in np.unique(seeds[known])])
-    if not len(means):
-        return np.nan, np.nan, np.nan
-    ends = seed_interval(means)
-    return float(means.mean()), float(np.clip(ends[0], low, high)), float(np.clip(ends[1], low, high))
-
-
-def bars(mean: float, low: float, high: float) -> np.ndarray | None:
-    """Lengths of an error bar below and above, as matplotlib wants them; None without an interval."""
-    return None if np.isnan(low) else np.array([[max(0.0, mean - low)], [max(0.0, high - mean)]])
-
-
-# ------------------------------------------------------------------------------------------------------------
 # Cells
 
 
@@ -128,15 +103,6 @@ def columns_of(metrics: list[str], short: bool = False, **chosen: str) -> list[C
         head = head.replace("ROUGE-L", "R-L") if short else head
         found.append((head, {"metric": metric, **chosen}, digits, factor))
     return found
-
-
-def cell(rows: pd.DataFrame, digits: int, factor: float) -> str:
-    """Mean over seeds, and behind a tab half the interval unless it is unknown or rounds to nothing."""
-    mean, low, high = over_seeds(rows)
-    if np.isnan(mean):
-        return NONE
-    half = f"{factor * (high - low) / 2:.{digits}f}"
-    return f"{factor * mean:.{digits}f}" + (f"\t±{half}" if np.isfinite(high - low) and float(half) > 0 else "")
 
 
 def lines(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:

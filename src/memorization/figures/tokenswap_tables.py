@@ -8,14 +8,13 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from memorization.figures.common import NONE, cell
 from memorization.figures.style import render_table
 from memorization.figures.tokenswap_arms import (
-    NONE,
     Column,
     arm_look,
     arms_in,
     batches,
-    cell,
     columns_of,
     digits_in,
     domains,

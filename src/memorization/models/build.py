@@ -74,25 +74,29 @@ def labels(spec: ModelSpec | VisionSpec | PretrainedSpec) -> dict[str, Any]:
     return {"num_labels": spec.classes} if spec.classes else {}
 
 
+def gpt_sizes(spec: ModelSpec) -> dict[str, Any]:
+    """What the configurations of both GPTs take from a spec; they name it alike."""
+    return {
+        "vocab_size": spec.vocabulary,
+        "n_positions": spec.positions,
+        "n_embd": spec.width,
+        "n_layer": spec.layers,
+        "n_head": spec.heads,
+        "resid_pdrop": spec.dropout,
+        "embd_pdrop": spec.dropout,
+        "attn_pdrop": spec.dropout,
+        "initializer_range": spec.std,
+        **labels(spec),
+        **NO_SPECIAL_TOKENS,
+    }
+
+
 def gpt2(spec: ModelSpec) -> "PretrainedConfig":
     """GPT-2: learned positions, layer norm before each block."""
     from transformers import GPT2Config
 
-    return GPT2Config(
-        vocab_size=spec.vocabulary,
-        n_positions=spec.positions,
-        n_embd=spec.width,
-        n_layer=spec.layers,
-        n_head=spec.heads,
-        resid_pdrop=spec.dropout,
-        embd_pdrop=spec.dropout,
-        attn_pdrop=spec.dropout,
-        initializer_range=spec.std,
-        # the same function as GPT-2's "gelu_new", in one kernel instead of eight
-        activation_function="gelu_pytorch_tanh",
-        **labels(spec),
-        **NO_SPECIAL_TOKENS,
-    )
+    # the same function as GPT-2's "gelu_new", in one kernel instead of eight
+    return GPT2Config(**gpt_sizes(spec), activation_function="gelu_pytorch_tanh")
 
 
 def gpt_neox(spec: ModelSpec) -> "PretrainedConfig":
@@ -119,19 +123,7 @@ def openai_gpt(spec: ModelSpec) -> "PretrainedConfig":
     """The first GPT, GPT-2's twin: the same layers with the norms behind each block, and none at the end."""
     from transformers import OpenAIGPTConfig
 
-    return OpenAIGPTConfig(
-        vocab_size=spec.vocabulary,
-        n_positions=spec.positions,
-        n_embd=spec.width,
-        n_layer=spec.layers,
-        n_head=spec.heads,
-        resid_pdrop=spec.dropout,
-        embd_pdrop=spec.dropout,
-        attn_pdrop=spec.dropout,
-        initializer_range=spec.std,
-        **labels(spec),
-        **NO_SPECIAL_TOKENS,
-    )
+    return OpenAIGPTConfig(**gpt_sizes(spec))
 
 
 def vit(spec: VisionSpec) -> "PretrainedConfig":
