@@ -14,7 +14,7 @@ import yaml
 from fake_tokenswap import everything
 from scipy import stats
 
-from memorization.figures import style, tokenswap, tokenswap_text
+from memorization.figures import common, style, tokenswap, tokenswap_text
 from memorization.figures import tokenswap_arms as arms
 from memorization.tables.common import figure_function, pick
 
@@ -113,10 +113,10 @@ def test_a_cell_is_the_mean_and_half_the_t_interval():
     values = [0.2, 0.3, 0.7]
     rows = pd.DataFrame({"seed": [0, 1, 2], "value": values})
     half = stats.t.ppf(0.975, 2) * np.std(values, ddof=1) / np.sqrt(3)
-    assert arms.cell(rows, 1, 100.0) == f"{100 * np.mean(values):.1f}\t±{100 * half:.1f}"
-    assert arms.cell(rows.iloc[:2], 2, 1.0) == "0.25"
-    assert arms.cell(rows.assign(value=1.0), 2, 1.0) == "1.00"
-    assert arms.cell(rows.iloc[:0], 2, 1.0) == "–"
+    assert common.cell(rows, 1, 100.0) == f"{100 * np.mean(values):.1f}\t±{100 * half:.1f}"
+    assert common.cell(rows.iloc[:2], 2, 1.0) == "0.25"
+    assert common.cell(rows.assign(value=1.0), 2, 1.0) == "1.00"
+    assert common.cell(rows.iloc[:0], 2, 1.0) == "–"
 
 
 def test_intervals_stay_inside_what_is_possible():
