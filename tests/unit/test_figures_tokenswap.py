@@ -121,10 +121,10 @@ def test_a_cell_is_the_mean_and_half_the_t_interval():
 
 def test_intervals_stay_inside_what_is_possible():
     rows = pd.DataFrame({"seed": [0, 1, 2], "value": [0.0, 0.0, 0.3]})
-    mean, low, high = arms.over_seeds(rows, 0, 1)
+    mean, low, high = common.over_seeds(rows, 0, 1)
     assert mean == pytest.approx(0.1) and low == 0.0 and 0.3 < high < 1
-    assert np.allclose(arms.bars(mean, low, high).ravel(), [mean, high - mean])
-    assert arms.bars(*arms.over_seeds(rows.iloc[:2])) is None
+    assert np.allclose(common.bars(mean, low, high).ravel(), [mean, high - mean])
+    assert common.bars(*common.over_seeds(rows.iloc[:2])) is None
 
 
 def test_the_table_shows_our_numbers_and_the_published_ones(tables):
