@@ -47,12 +47,13 @@ class Stack(Spec):
 
 
 class ModelSpec(Stack):
-    """A decoder. openai_gpt is the first GPT, Post-LN; the others are Pre-LN."""
+    """A decoder. openai_gpt is the first GPT, Post-LN; the others are Pre-LN. tied: input and output embedding are one."""
 
     architecture: Literal["gpt2", "gpt_neox", "openai_gpt"] = "gpt2"
     positions: Positive
     vocabulary: Positive
     embedding: Literal["trained", "frozen"] = "trained"
+    tied: bool = True
 
 
 class VisionSpec(Stack):
@@ -66,7 +67,10 @@ class VisionSpec(Stack):
 
 
 class PretrainedSpec(Spec):
-    """A public checkpoint as it is: a folder `results/assets/<asset>` that `snakemake assets` fetched."""
+    """A public checkpoint as it is: a folder `results/assets/<asset>` that `snakemake assets` fetched.
+
+    half: its weights stay in the precision they are stored in, which is for models that are only measured.
+    """
 
     asset: str
     parameters: Positive
@@ -74,13 +78,18 @@ class PretrainedSpec(Spec):
     masked: bool = Field(default=False, description="its language-model head is a masked LM's")
     images: bool = False
     fresh: bool = Field(default=False, description="weights are drawn anew: only its configuration is used")
+    half: bool = False
     classes: Annotated[int, Field(ge=0)] = 0
 
 
 class Initial(Spec):
-    """Where a run's first weights come from when not from its seed: another run, which is trained before."""
+    """Where a run's first weights come from when not from its seed: another run, which is trained before.
+
+    step: one of the steps that it keeps its model of; None: its last.
+    """
 
     run: str
+    step: Positive | None = None
 
 
 class DataPart(Spec):
@@ -133,10 +142,15 @@ class LabelSpec(Spec):
 
 
 class DataSpec(Spec):
-    """Training items of one or more sets, and `validation` items (over all parts, in the same proportions)."""
+    """Training items of one or more sets, and `validation` items (over all parts, in the same proportions).
 
-    parts: Annotated[list[DataPart], Field(min_length=1)]
+    measured: sets of which the first `items` validation items are measured too, whatever the run trains on. A model that
+    is only measured trains on no parts.
+    """
+
+    parts: list[DataPart]
     validation: Annotated[int, Field(ge=0)] = 0
+    measured: list[DataPart] = []
     seed: Annotated[int, Field(ge=0)] = 0
     labelled: LabelSpec | None = None
 
@@ -169,15 +183,20 @@ class OptimizerSpec(Spec):
 
 
 class ProbeSpec(Spec):
-    """A measuring function called at step 0, every `every` steps and at the last step.
+    """A measuring function called at step 0, every `every` steps and at the last step; or at the steps `at` and the last.
 
     Functions are named "package.module:name". `before` also looks at the model just before such a step.
     """
 
     function: str
     before: str | None = None
-    every: Positive
-    options: dict[str, int | float | str | list[str] | list[list[int]]] = {}
+    every: Positive = 1
+    at: list[Annotated[int, Field(ge=0)]] = []
+    options: dict[str, int | float | str | list[str] | list[int] | list[list[int]]] = {}
+
+    def due(self, step: int, last: int) -> bool:
+        """Whether it is called at `step` of a run of `last` steps."""
+        return step == last or (step in self.at if self.at else step % self.every == 0)
 
 
 class StopSpec(Spec):
@@ -191,7 +210,9 @@ class RunSpec(Spec):
     """One training run.
 
     strip: norms whose gains and biases are fixed at 1 and 0 before the first update
-    (`memorization.models.norms.strip_norm_parameters`). labels: columns that every row of the run carries.
+    (`memorization.models.norms.strip_norm_parameters`). labels: columns that every row of the run carries. steps: with
+    none a model is only measured, as public checkpoints are. keep: steps whose model is kept beside the last, in a folder
+    `step<number>`. reads: runs whose models the probes look at.
     """
 
     name: str
@@ -202,12 +223,16 @@ class RunSpec(Spec):
     strip: Literal["none", "all", "early", "middle", "late", "attention", "feed_forward"] = "none"
     data_name: str
     data: DataSpec
-    objective: Literal["causal_lm", "goldfish", "text_and_word", "classification", "label_word"] = "causal_lm"
+    objective: Literal[
+        "causal_lm", "goldfish", "text_and_word", "classification", "label_word", "sft", "dpo", "grpo"
+    ] = "causal_lm"
     objective_options: dict[str, int | float | str] = {}
     optimizer: OptimizerSpec = OptimizerSpec()
-    steps: Positive
+    steps: Annotated[int, Field(ge=0)]
     batch_size: Positive
     seed: Annotated[int, Field(ge=0)]
+    keep: list[Positive] = []
+    reads: list[str] = []
     prompt_length: Annotated[int, Field(ge=0)] = 0
     completion_length: Annotated[int, Field(ge=0)] = 0
     probes: list[ProbeSpec]
@@ -282,7 +307,8 @@ class ArmGroupSpec(Spec):
 
 def objective_function(objective: str) -> str:
     """Dotted name of an objective."""
-    return f"memorization.training.objectives:{objective}"
+    module = "preferences" if objective in ("sft", "dpo", "grpo") else "objectives"
+    return f"memorization.training.{module}:{objective}"
 
 
 class GroupSpec(Spec):

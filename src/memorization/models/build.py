@@ -113,8 +113,8 @@ def gpt_neox(spec: ModelSpec) -> "PretrainedConfig":
         hidden_dropout=spec.dropout,
         attention_dropout=spec.dropout,
         initializer_range=spec.std,
-        # Pythia has a separate head; at these sizes that would be most of the parameters
-        tie_word_embeddings=True,
+        # Pythia has a separate head; at small sizes that is most of the parameters
+        tie_word_embeddings=spec.tied,
         **NO_SPECIAL_TOKENS,
     )
 

@@ -33,6 +33,7 @@ class Plan:
     options: dict[str, tuple[str, float]] = field(default_factory=dict)  # set -> (varied option, value)
     arms: dict[str, ArmSpec] = field(default_factory=dict)  # what is measured after training
     arm_groups: dict[str, list[str]] = field(default_factory=dict)  # job -> the arms it decodes
+    folders: dict[str, str] = field(default_factory=dict)  # what is measured without training -> folder of its tables
 
     def group_of(self) -> dict[str, str]:
         """Job of every run."""
@@ -48,15 +49,24 @@ class Plan:
         """Folders below `results/<scale>/` that hold the measurements of these experiments."""
         decoded = {arm: group for group, arms in self.arm_groups.items() for arm in arms}
         names = [name for experiment in experiments for name in self.experiments[experiment] if name in decoded]
-        return [f"train/{group}" for group in self.groups_for(experiments)] + [
-            f"{self.paper}/decode/{group}" for group in dict.fromkeys(decoded[name] for name in names)
+        apart = [
+            self.folders[name]
+            for experiment in experiments
+            for name in self.experiments[experiment]
+            if name in self.folders
+        ]
+        return [
+            *(f"train/{group}" for group in self.groups_for(experiments)),
+            *(f"{self.paper}/decode/{group}" for group in dict.fromkeys(decoded[name] for name in names)),
+            *dict.fromkeys(apart),
         ]
 
     def needed_first(self, group: str) -> list[str]:
         """Training jobs whose models a training job starts from."""
         owner = self.group_of()
         runs = [self.runs[name] for name in self.groups[group]]
-        return list(dict.fromkeys(owner[run.initial.run] for run in runs if run.initial))
+        first = [name for run in runs for name in ([run.initial.run] if run.initial else []) + run.reads]
+        return [other for other in dict.fromkeys(owner[name] for name in first) if other != group]
 
 
 def pack(costs: dict[str, float], size: int) -> list[list[str]]:
@@ -80,9 +90,10 @@ def share(one: RunSpec, other: RunSpec) -> RunSpec | None:
         mine = merged[probe.function]
         if mine.options and probe.options and mine.options != probe.options:
             return None
-        every = math.gcd(mine.every, probe.every)
-        options = mine.options or probe.options
-        merged[probe.function] = mine.model_copy(update={"every": every, "options": options})
+        if bool(mine.at) != bool(probe.at):
+            return None
+        when = {"every": math.gcd(mine.every, probe.every), "at": sorted({*mine.at, *probe.at})}
+        merged[probe.function] = mine.model_copy(update={**when, "options": mine.options or probe.options})
     return one.model_copy(update={"probes": list(merged.values())})
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ class Context:
     batch: np.ndarray | None = None  # items of the step just taken
     before: np.ndarray | None = None  # their exact match just before that step
     memory: dict[str, list[Any]] = field(default_factory=dict)
+    root: Path | None = None  # results/<scale>, where the models of other runs lie
 
 
 Rows = tuple[list[dict[str, Any]], list[pd.DataFrame]]

@@ -1,15 +1,15 @@
 """The items of a run as padded tensors."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from memorization.data import store
 from memorization.errors import UserError
-from memorization.specs import ModelSpec, RunSpec
+from memorization.specs import DataPart, ModelSpec, RunSpec
 from memorization.training.shares import proportional
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ class Items:
     subset: (N,) name of the set each item belongs to; length, copies: (N,), copies being how often an epoch holds it.
     Of labelled items also target, truth: (N,) class to learn (with label noise) and true class; words: (classes,) token
     of each class in the next-token form; pixels: (N, channels, height, width) uint8; padding: id of the padding token.
+    Of preference pairs also rejected: (N, T2) the prompt and the rejected reply, and rejected_length: (N,). Of questions
+    with choices also distractors: of each item a list of wrong answers as token ids (empty where there are none).
     """
 
     input_ids: "torch.Tensor"
@@ -38,6 +40,9 @@ class Items:
     pixels: "torch.Tensor | None" = None
     words: np.ndarray | None = None
     padding: int = 0
+    rejected: "torch.Tensor | None" = None
+    rejected_length: np.ndarray | None = None
+    distractors: list[list[list[int]]] | None = None
 
     def __len__(self) -> int:
         return len(self.length)
@@ -48,12 +53,16 @@ class Items:
 
     def only(self, subsets: Sequence[str]) -> "Items":
         """The items of some subsets, in order."""
+        return self.at(np.flatnonzero(np.isin(self.subset, list(subsets))))
+
+    def at(self, keep: np.ndarray) -> "Items":
+        """The items at some places."""
         import torch
 
-        keep = np.flatnonzero(np.isin(self.subset, list(subsets)))
         rows = torch.as_tensor(keep, device=self.input_ids.device)
         arrays = {name: getattr(self, name)[keep] for name in ("length", "prompt", "subset", "copies")}
-        return Items(self.input_ids[rows], self.labels[rows], split=self.split, **arrays)
+        wrong = None if self.distractors is None else [self.distractors[row] for row in keep]
+        return Items(self.input_ids[rows], self.labels[rows], split=self.split, distractors=wrong, **arrays)
 
     def batch(self, rows: np.ndarray, longest: int | None = None) -> "dict[str, torch.Tensor]":
         """Tensors of some items as objectives take them, cut to `longest` tokens (default: of these items)."""
@@ -68,7 +77,14 @@ class Items:
             "input_ids": self.input_ids[index, :longest],
             "labels": self.labels[index, :longest],
             "attention_mask": (torch.arange(longest, device=index.device) < length[:, None]).long(),
+            "length": length,
+            "prompt": torch.as_tensor(self.prompt[rows], device=index.device),
         }
+        if self.rejected is not None and self.rejected_length is not None:
+            there = torch.as_tensor(self.rejected_length[rows], device=index.device)
+            rejected = self.rejected[index, : int(there.max())]
+            padding = torch.arange(rejected.shape[1], device=index.device) >= there[:, None]
+            batch |= {"rejected_ids": rejected, "rejected_labels": rejected.masked_fill(padding, -100)}
         return batch if self.target is None else {**batch, "target": self.target[index]}
 
     def noisy(self) -> np.ndarray:
@@ -79,7 +95,7 @@ class Items:
 
     def to(self, device: "torch.device | str") -> "Items":
         """Same items with their tensors on `device`."""
-        names = ("input_ids", "labels", "target", "pixels")
+        names = ("input_ids", "labels", "target", "pixels", "rejected")
         tensors = {name: getattr(self, name).to(device) for name in names if getattr(self, name) is not None}
         return Items(**{**self.__dict__, **tensors})
 
@@ -117,7 +133,8 @@ def load_items(spec: RunSpec, root: Path) -> tuple[Items, Items]:
     """Return (train, validation) items of a run.
 
     root: `results/<scale>`. Train items of a part are `items` of its stored train split from `first` on, so that larger
-    runs contain the smaller ones. Validation items are shared out over the parts that hold some, by their items.
+    runs contain the smaller ones. Validation items are shared out over the parts that hold some, by their items; those of
+    sets that are only measured follow.
     """
     if spec.data.labelled:
         from memorization.training.labelled import load_labelled
@@ -125,29 +142,44 @@ def load_items(spec: RunSpec, root: Path) -> tuple[Items, Items]:
         return load_labelled(spec, root)
     weights = [float(part.items * part.held_out) for part in spec.data.parts]
     held_out = proportional(spec.data.validation, weights) if spec.data.validation else [0] * len(weights)
-    wanted = {"train": [part.items for part in spec.data.parts], "validation": held_out}
-    loaded = []
-    for split, counts in wanted.items():
-        sequences, prompt, subset, copies = [], [], [], []
-        for part, count in zip(spec.data.parts, counts, strict=True):
-            if not count:
-                continue
-            folder = root / "data" / spec.paper / part.folder / "dataset" / str(spec.data.seed)
-            rows = store.read_columns(folder, split, ["input_ids", "prompt_length"])
-            first = part.first if split == "train" else 0
-            if first + count > len(rows["input_ids"]):
-                held = len(rows["input_ids"])
-                raise UserError(
-                    f"{spec.name} wants {first + count} {split} items of {part.folder}, {folder} holds {held}: "
-                    "delete that folder so that it is made again"
-                )
-            sequences += rows["input_ids"][first : first + count]
-            prompt += rows["prompt_length"][first : first + count]
-            subset += [part.set] * count
-            copies += [part.copies[i % len(part.copies)] for i in range(count)]
-        loaded.append(pad(sequences, prompt, subset, split, copies))
-    check_lengths(spec, loaded[0])
-    return loaded[0], loaded[1]
+    wanted = {
+        "train": [(part, part.first, part.items) for part in spec.data.parts],
+        "validation": [
+            *((part, 0, count) for part, count in zip(spec.data.parts, held_out, strict=True)),
+            *((part, part.first, part.items) for part in spec.data.measured),
+        ],
+    }
+    train, validation = (read_items(spec, root, split, parts) for split, parts in wanted.items())
+    check_lengths(spec, train)
+    return train, validation
+
+
+def read_items(spec: RunSpec, root: Path, split: str, parts: list[tuple[DataPart, int, int]]) -> Items:
+    """Items of one split. parts: (part, first item, number of items)."""
+    names = ("input_ids", "prompt_length", "distractors", "rejected_ids")
+    found: dict[str, list[Any]] = {name: [] for name in names}
+    subset, copies = [], []
+    for part, first, count in parts:
+        if not count:
+            continue
+        folder = root / "data" / spec.paper / part.folder / "dataset" / str(spec.data.seed)
+        there = store.columns_in(folder, split)
+        rows = store.read_columns(folder, split, [name for name in names if name in there])
+        held = len(rows["input_ids"])
+        if first + count > held:
+            raise UserError(
+                f"{spec.name} wants {first + count} {split} items of {part.folder}, {folder} holds {held}: "
+                "delete that folder so that it is made again"
+            )
+        for name in names:
+            found[name] += rows[name][first : first + count] if name in rows else [[]] * count
+        subset += [part.set] * count
+        copies += [part.copies[i % len(part.copies)] for i in range(count)]
+    items = pad(found["input_ids"], found["prompt_length"], subset, split, copies)
+    if any(found["rejected_ids"]):
+        other = pad(found["rejected_ids"], found["prompt_length"], subset, split, copies)
+        items = replace(items, rejected=other.input_ids, rejected_length=other.length)
+    return replace(items, distractors=found["distractors"]) if any(found["distractors"]) else items
 
 
 def check_lengths(spec: RunSpec, items: Items) -> None:
@@ -159,7 +191,7 @@ def check_lengths(spec: RunSpec, items: Items) -> None:
             f"{spec.name}: the shortest item leaves {shortest} tokens after its prompt, "
             f"completion: {spec.completion_length} does not fit: write a smaller prompt or completion, or longer items"
         )
-    if isinstance(spec.model, ModelSpec) and int(items.length.max()) > spec.model.positions:
+    if isinstance(spec.model, ModelSpec) and int(items.length.max(initial=0)) > spec.model.positions:
         raise UserError(
             f"{spec.name}: the longest item has {int(items.length.max())} tokens, the model {spec.model.positions} "
             "positions: raise positions"

@@ -4,6 +4,7 @@ Step k is the model after k updates. Probes run at step 0, at their own interval
 by the clock (and on SIGTERM or Ctrl-C), which changes no number.
 """
 
+import copy
 import json
 import logging
 import shutil
@@ -23,7 +24,7 @@ from memorization.models import build as models
 from memorization.probes.scheduled import Context, resolve
 from memorization.provenance.logs import Progress
 from memorization.provenance.record import RowLog, digest_of, sha256_file, write_json
-from memorization.specs import ModelSpec, PretrainedSpec, RunSpec, objective_function
+from memorization.specs import Initial, ModelSpec, PretrainedSpec, RunSpec, objective_function
 from memorization.training import checkpoint
 from memorization.training.items import Items, load_items
 from memorization.training.optimizers import make_optimizer, set_learning_rate
@@ -51,19 +52,23 @@ def run_digest(spec: RunSpec, code: str) -> str:
     return digest_of({"spec": spec.model_dump(mode="json"), "code": code})
 
 
-def first_model(spec: RunSpec, root: Path) -> Any:
-    """The model before its first update: from its seed, from another run, or a public checkpoint; then stripped."""
+def first_model(spec: RunSpec, root: Path, work: Path | None = None) -> Any:
+    """The model before its first update: from its seed, from another run, or a public checkpoint; then stripped.
+
+    work: work folder of the run. Another run of the same job has one beside it, and its model there until the job ends.
+    """
     import torch
 
     classifier = spec.model.head == "classification"
     if isinstance(spec.model, PretrainedSpec) or spec.initial:
         torch.manual_seed(spec.seed)  # as `build` does: nothing must depend on what ran before in this process
     if spec.initial:
-        model: Any = models.load(root / "models" / spec.initial.run, spec.model, new_head=classifier)
+        model: Any = models.load(folder_of(spec.initial, root, work), spec.model, new_head=classifier)
     elif isinstance(spec.model, PretrainedSpec):
         folder = root.parent / "assets" / spec.model.asset
         load = models.fresh if spec.model.fresh else partial(models.load, new_head=classifier)
-        model = load(folder, spec.model).float()
+        model = load(folder, spec.model)
+        model = model if spec.model.half else model.float()
     else:
         model = models.build(spec.model, seed=spec.seed, embedding=frozen_embedding(spec, root))
     if spec.strip != "none":
@@ -72,6 +77,22 @@ def first_model(spec: RunSpec, root: Path) -> Any:
         report = strip_norm_parameters(model, spec.strip)
         log.info("%s: %d gains and biases of %d norms fixed", spec.name, report.parameters, len(report.names))
     return model
+
+
+def folder_of(initial: Initial, root: Path, work: Path | None) -> Path:
+    """Folder of the model that a run starts from."""
+    beside = work.parent / initial.run / "model" if work else None
+    folder = beside if beside and beside.is_dir() else root / "models" / initial.run
+    return folder / f"step{initial.step}" if initial.step else folder
+
+
+def make_objective(spec: RunSpec, model: Any) -> Any:
+    """The objective with its options; one that compares with the model as it is now gets a frozen copy of it."""
+    function = resolve(objective_function(spec.objective))
+    options: dict[str, Any] = dict(spec.objective_options)
+    if getattr(function, "needs_reference", False):
+        options["reference"] = copy.deepcopy(model).eval().requires_grad_(False)
+    return partial(function, **options)
 
 
 def frozen_embedding(spec: RunSpec, root: Path) -> Any:
@@ -110,12 +131,11 @@ class Recorder:
         self.rows: list[dict[str, Any]] = []
         self.frames: list[pd.DataFrame] = []
         self.row_log, self.item_log = RowLog(work / "rows"), RowLog(work / "items")
-        self.epoch_steps = steps_per_epoch(spec.data.exposures, spec.batch_size)
+        self.epoch_steps = max(1, steps_per_epoch(spec.data.exposures, spec.batch_size))
 
     def due(self, step: int) -> list[tuple[Any, Any]]:
         """Probes to call at `step`."""
-        last = step == self.spec.steps
-        return [(function, p) for function, p in self.probes if step % p.every == 0 or last]
+        return [(function, p) for function, p in self.probes if p.due(step, self.spec.steps)]
 
     def look_before(self, step: int) -> None:
         """Let companions look at the model that `step` will change."""
@@ -180,14 +200,14 @@ def train(spec: RunSpec, root: Path, work: Path, *, code: str, control: Control 
     accelerator = make_accelerator(spec)
     train_items, validation_items = (items.to(accelerator.device) for items in load_items(spec, root))
     stream = train_items.stream()
-    model = first_model(spec, root)
+    model = first_model(spec, root, work)
     if train_items.pixels is None and train_items.target is not None and model.config.pad_token_id is None:
         model.config.pad_token_id = train_items.padding  # decoders need it to find an item's last token
-    objective = partial(resolve(objective_function(spec.objective)), **spec.objective_options)
     optimizer = make_optimizer(spec.optimizer, model)
     # only the model is wrapped: without fp16 scaling accelerate's optimizer and backward add nothing but a millisecond
     wrapped = accelerator.prepare(model)
-    context = Context(spec, accelerator.unwrap_model(wrapped), train_items, validation_items)
+    objective = make_objective(spec, accelerator.unwrap_model(wrapped))
+    context = Context(spec, accelerator.unwrap_model(wrapped), train_items, validation_items, root=root)
     recorder = Recorder(spec, context, work)
     main = accelerator.is_main_process
     start, stopped, seconds_before = resume(spec, work, digest, context, recorder, optimizer, main=main)
@@ -218,6 +238,8 @@ def train(spec: RunSpec, root: Path, work: Path, *, code: str, control: Control 
         step += 1
         if main and recorder.measure(step, batch):
             stopped = converged(spec, context, step)
+        if main and step in spec.keep:
+            models.save(context.model, work / "model" / f"step{step}")
         stopped = agree(accelerator, stopped, spec, step)
         control.after_step(step)
         progress(step, tokens=count, loss=loss)
@@ -233,12 +255,13 @@ def train(spec: RunSpec, root: Path, work: Path, *, code: str, control: Control 
         return {}
     recorder.flush(step)
     seconds = seconds_before + time.monotonic() - began
-    weights = models.save(context.model, work / "model")
+    # a model that was only measured is not kept a second time
+    weights = models.save(context.model, work / "model") if spec.steps else None
     entry = {
         "digest": digest,
         "steps": step,
         "stopped": "converged" if stopped else "steps",
-        "sha256": sha256_file(weights),
+        "sha256": sha256_file(weights) if weights else "",
         "device": str(accelerator.device),
         "seconds": seconds,
         "tokens_per_second": tokens / max(1e-9, time.monotonic() - began),
@@ -298,7 +321,7 @@ def agree(accelerator: Any, stopped: bool, spec: RunSpec, step: int) -> bool:
     """Make every process stop at the same step: only the main one measures."""
     if accelerator.num_processes == 1 or spec.stop is None:
         return stopped
-    if not any(step % probe.every == 0 for probe in spec.probes):
+    if not any(probe.due(step, spec.steps) for probe in spec.probes):
         return stopped
     from accelerate.utils import broadcast_object_list
 
