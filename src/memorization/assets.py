@@ -1,7 +1,9 @@
 """Pinned public weights and data: what config/assets.yaml names, fetched by commit and hashed."""
 
+import math
 import re
 import shutil
+from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,6 +19,7 @@ from memorization.provenance.record import sha256_file
 SAFE = (".safetensors", ".json", ".parquet", ".jsonl", ".txt")
 DATA = (".csv", ".pt")  # of data sets too
 PICTURES = (".jpg", ".jpeg", ".png")  # and of those that are put in place by hand
+LOCK = "assets.lock.yaml"
 BY_HAND = "by_hand"  # folder, among the assets, for what cannot be downloaded without asking its authors
 COMMIT, VERSION = re.compile(r"[0-9a-f]{40}"), re.compile(r"\d+(\.\w+)*")
 REPOSITORY, DISTRIBUTION = re.compile(r"[\w.-]+/[\w.-]+"), re.compile(r"[\w.-]+")
@@ -46,6 +49,15 @@ class Asset(Section):
     verified: bool
     used_by: list[str]
     note: str = ""
+    branch: str = Field(
+        default="", description="that the commit is of; in a family {step} and {billions} stand for numbers"
+    )
+    steps: list[Annotated[int, Field(ge=0)]] = Field(
+        default=[], description="makes the entry a family: one asset, <name>_step<number>, for each checkpoint"
+    )
+    tokens_per_step: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="of a family whose branches name {billions} of tokens"
+    )
 
     @field_validator("repo")
     @classmethod
@@ -80,15 +92,42 @@ class Asset(Section):
             raise ValueError("of host package every file needs its sha256, and nothing else has one")
         if self.root and self.host != "package":
             raise ValueError("only host package has a root")
+        if len(self.steps) > 1 and ("{step}" not in self.branch or self.revision):
+            raise ValueError("a family has a branch with {step} in it, and no revision of its own")
+        if "{billions}" in self.branch and not self.tokens_per_step:
+            raise ValueError("branch: {billions} needs tokens_per_step")
         return self
+
+    def members(self, name: str) -> "dict[str, Asset]":
+        """The assets of a family; of any other entry itself."""
+        if not self.steps:
+            return {name: self}
+        found = {}
+        for step in self.steps:
+            billions = math.ceil(step * (self.tokens_per_step or 0) / 1e9)
+            branch = self.branch.format(step=step, billions=billions)
+            found[f"{name}_step{step}"] = self.model_copy(update={"branch": branch, "steps": []})
+        return found
 
 
 def load_assets(path: Path) -> dict[str, Asset]:
-    """Return every asset by name; a UserError of one line a problem."""
-    assets, problems = {}, []
+    """Return every asset by name, families member by member; a UserError of one line a problem.
+
+    A file `assets.lock.yaml` beside it, which `memorization pin` writes, has the commits of branches, by name.
+    """
+    assets: dict[str, Asset] = {}
+    problems = []
+    lock = path.with_name(LOCK)
+    commits = read_yaml(lock) if lock.is_file() else {}
     for name, entry in read_yaml(path).items():
         try:
-            assets[name] = Asset.model_validate(entry)
+            for member, asset in Asset.model_validate(entry).members(name).items():
+                commit = None if asset.revision or not asset.branch else commits.get(member)
+                if commit and not COMMIT.fullmatch(str(commit)):
+                    problems.append(
+                        f"{LOCK}: {member}: a pin is a commit of 40 hex digits: run `memorization pin` again"
+                    )
+                assets[member] = asset.model_copy(update={"revision": commit}) if commit else asset
         except ValidationError as error:
             for one in error.errors():
                 key = ".".join(map(str, one["loc"]))
@@ -110,6 +149,9 @@ def fetch(asset: Asset, folder: Path, name: str = "") -> dict[str, Any]:
         raise UserError(
             f"{name or asset.repo}: no commit is written down yet: look up the newest commit of {asset.repo} where it "
             "is published and write its 40 digits as `revision` in config/assets.yaml"
+            if not asset.branch
+            else f"{name or asset.repo}: the commit of branch {asset.branch} of {asset.repo} is not written down yet: run "
+            f"`memorization pin {name}` where there is a network, and commit config/{LOCK}"
         )
     taken = (*SAFE, *DATA) if asset.kind == "dataset" else SAFE
     if asset.host == "by_hand" and asset.kind == "dataset":
@@ -210,6 +252,38 @@ def from_hand(asset: Asset, folder: Path, name: str) -> None:
         target = folder / path.relative_to(source)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
+
+
+def pin(assets: Mapping[str, Asset], path: Path, branches_of: Callable[[Asset], Mapping[str, str]]) -> list[str]:
+    """Write the commits of the branches of some assets into the lock file `path`; return their names.
+
+    branches_of: asset -> the branches of its repository with the commit of each. What the file held of others stays.
+    Raises UserError where a repository has no such branch; nothing is written then.
+    """
+    commits = read_yaml(path) if path.is_file() else {}
+    known: dict[str, Mapping[str, str]] = {}
+    wanted = {name: asset for name, asset in assets.items() if asset.branch}
+    for name, asset in wanted.items():
+        if asset.repo not in known:
+            known[asset.repo] = branches_of(asset)
+        there = known[asset.repo]
+        if asset.branch not in there:
+            raise UserError(f"{name}: {asset.repo} has no branch {asset.branch!r}{nearest(asset.branch, list(there))}")
+        commits[name] = there[asset.branch]
+    lines = [f"{name}: {commits[name]}\n" for name in sorted(commits)]
+    path.write_text("# Commits of the branches in assets.yaml, looked up by `memorization pin`.\n" + "".join(lines))
+    return list(wanted)
+
+
+def hub_branches(asset: Asset) -> dict[str, str]:
+    """Branches of a repository of the hub, and the commit of each."""
+    from huggingface_hub import list_repo_refs
+
+    try:
+        refs = list_repo_refs(asset.repo, repo_type=asset.kind)
+    except OSError as error:  # those of the hub client are OSErrors too
+        raise UserError(f"the branches of {asset.repo} could not be looked up: {error}") from error
+    return {one.name: one.target_commit for one in refs.branches}
 
 
 def unpinned(assets: dict[str, Asset]) -> list[str]:

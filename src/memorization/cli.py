@@ -1,4 +1,4 @@
-"""Command line: `memorization run|report|summary|gallery|lint`. `make` calls it; `snakemake` works without it."""
+"""Command line: `memorization run|report|summary|gallery|lint|pin`. `make` calls it; `snakemake` works without it."""
 
 import argparse
 import json
@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from memorization.config import check_writable, load_config
+from memorization.config import check_writable, load_config, nearest
 from memorization.errors import UserError
 
 # lints that do not apply here, with the reason
@@ -140,6 +140,22 @@ def lint() -> int:
     return int(bool(problems))
 
 
+def pin_branches(names: list[str]) -> int:
+    """Look up the commits of branches of assets, all that have none or those named, and write them down."""
+    from memorization.assets import LOCK, hub_branches, load_assets, pin
+
+    folder = repository() / "config"
+    assets = load_assets(folder / "assets.yaml")
+    branches = {name: asset for name, asset in assets.items() if asset.branch}
+    for name in names:
+        if name not in branches:
+            raise UserError(f"pin: no asset with a branch is named {name!r}{nearest(name, branches)}")
+    wanted = {name: branches[name] for name in names} or {n: a for n, a in branches.items() if a.revision is None}
+    done = pin(wanted, folder / LOCK, hub_branches)
+    print(f"{len(done)} commits written to config/{LOCK}: commit that file")
+    return 0
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(prog="memorization", description=__doc__)
@@ -150,11 +166,12 @@ def main(arguments: list[str] | None = None) -> None:
         "summary": "where results are and what they cost",
         "gallery": "refresh docs/gallery and the README's table from the last run",
         "lint": "snakemake --lint, without lints that do not apply",
+        "pin": "look up, on the hub, the commits of the branches of assets: those named, or all without one",
     }.items():
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("--scale", default="laptop")
     options, rest = parser.parse_known_args(arguments)
-    if rest and options.command != "run":
+    if rest and options.command not in ("run", "pin"):
         parser.error(f"unknown arguments: {' '.join(rest)}")
     try:
         if options.command == "run":
@@ -167,6 +184,8 @@ def main(arguments: list[str] | None = None) -> None:
             code = refresh(repository(), results(options.scale), options.scale)
         elif options.command == "lint":
             code = lint()
+        elif options.command == "pin":
+            code = pin_branches(rest)
         else:
             print(summary(options.scale))
             code = 0

@@ -257,3 +257,79 @@ def test_the_tokenizer_is_copied_and_its_absence_explained(gpt2, tmp_path):
     assert ours.encode(" the cat").ids == theirs.encode(" the cat").ids
     with pytest.raises(UserError, match="snakemake assets --config scale=paper"):
         wikitext.copy_tokenizer(tmp_path, tmp_path / "other")
+
+
+FAMILY = {**GOOD, "revision": None, "verified": False, "branch": "step{step}", "steps": [0, 8, 1000]}
+
+
+def written(folder, **entries):
+    """An assets.yaml in a folder."""
+    import yaml
+
+    path = folder / "assets.yaml"
+    path.write_text(yaml.safe_dump(entries))
+    return path
+
+
+def test_a_family_is_one_asset_for_each_step_and_the_lock_file_pins_them(tmp_path):
+    path = written(tmp_path, pythia=FAMILY, single=GOOD)
+    assets = load_assets(path)
+    assert list(assets) == ["pythia_step0", "pythia_step8", "pythia_step1000", "single"]
+    assert assets["pythia_step8"].branch == "step8" and unpinned(assets) == list(assets)[:3]
+    with pytest.raises(
+        UserError, match=r"branch step8 of someone/model is not written down yet: run `memorization pin"
+    ):
+        fetch(assets["pythia_step8"], tmp_path / "x", "pythia_step8")
+
+    commits = {f"step{step}": f"{step:040x}" for step in (0, 8, 1000)}
+    asked = []
+    from memorization.assets import LOCK, pin
+
+    done = pin(assets, tmp_path / LOCK, lambda asset: asked.append(asset.repo) or commits)
+    assert done == ["pythia_step0", "pythia_step8", "pythia_step1000"] and asked == ["someone/model"]
+    again = load_assets(path)
+    assert not unpinned(again) and again["pythia_step1000"].revision == f"{1000:040x}"
+    assert again["single"].revision == GOOD["revision"]
+
+
+def test_the_tokens_in_a_branch_are_rounded_up_to_billions(tmp_path):
+    branch = "stage1-step{step}-tokens{billions}B"
+    path = written(tmp_path, olmo={**FAMILY, "branch": branch, "steps": [0, 300, 10000], "tokens_per_step": 2097152})
+    assert [asset.branch for asset in load_assets(path).values()] == [
+        "stage1-step0-tokens0B",
+        "stage1-step300-tokens1B",
+        "stage1-step10000-tokens21B",
+    ]
+
+
+def test_a_branch_that_is_not_there_is_named_with_the_nearest_and_nothing_is_written(tmp_path):
+    from memorization.assets import LOCK, pin
+
+    assets = load_assets(written(tmp_path, pythia=FAMILY))
+    with pytest.raises(
+        UserError, match=r"pythia_step1000: someone/model has no branch 'step1000': did you mean 'step100'"
+    ):
+        pin(assets, tmp_path / LOCK, lambda asset: {"step0": "0" * 40, "step8": "8" * 40, "step100": "1" * 40})
+    assert not (tmp_path / LOCK).exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"branch": "main"}, r"a family has a branch with \{step\} in it"),
+        ({"revision": "a" * 40}, "and no revision of its own"),
+        ({"branch": "s{step}-{billions}B"}, "needs tokens_per_step"),
+    ],
+)
+def test_a_family_that_is_none(change, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        load_assets(written(tmp_path, pythia={**FAMILY, **change}))
+
+
+def test_a_bad_pin_in_the_lock_file_is_refused(tmp_path):
+    path = written(tmp_path, pythia=FAMILY)
+    (tmp_path / "assets.lock.yaml").write_text("pythia_step8: main\n")
+    with pytest.raises(
+        UserError, match=r"pythia_step8: a pin is a commit of 40 hex digits: run `memorization pin` again"
+    ):
+        load_assets(path)
