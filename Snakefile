@@ -41,6 +41,7 @@ include: "rules/claims.smk"
 include: "rules/patterns.smk"
 include: "rules/tokenswap.smk"
 include: "rules/layernorm.smk"
+include: "rules/geometry.smk"
 
 
 rule all:

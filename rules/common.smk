@@ -12,6 +12,7 @@ os.environ.update(PYTHONPATH=os.pathsep.join(sys.path[:1]))
 from memorization import __version__
 from memorization.claims.schema import read_claims
 from memorization.config import check_writable, load_config
+from memorization.data.facts import KINDS as FACTS_KINDS
 from memorization.data.labelled import KINDS as LABELLED_KINDS
 from memorization.data.patterns import KINDS
 from memorization.errors import UserError
@@ -20,10 +21,13 @@ from memorization.plan import (
     arm_group_spec,
     assets_of,
     encoded,
+    geometry_assets,
+    geometry_sets,
     group_spec,
     labelled_assets,
     labelled_sets,
     models_of,
+    ngram_sets,
     passage_assets,
     passage_sets,
     plan,
@@ -33,7 +37,7 @@ from memorization.plan import (
 from memorization.provenance.source import code_params, definitions
 from memorization.provenance.record import digest_of, git_state
 
-PAPERS = ["patterns", "tokenswap", "layernorm"]
+PAPERS = ["patterns", "tokenswap", "layernorm", "geometry"]
 
 try:
     CONFIG = load_config(REPOSITORY / "config", config)
@@ -56,6 +60,7 @@ DATA = {job.folder: job for job in PLANS["patterns"].data.values()}
 SYNTHETIC = [name for name, job in DATA.items() if job.vocabulary == "characters"]
 PASSAGE_SETS = passage_sets(CONFIG, PLANS["tokenswap"])
 LABELLED = labelled_sets(CONFIG, PLANS["layernorm"])
+FACTS = geometry_sets(CONFIG, PLANS["geometry"])
 TEXTUAL = [name for name, job in DATA.items() if job.vocabulary == "text"]
 
 

@@ -31,7 +31,7 @@ def training_data(wildcards):
     """Data cards of the sets a group trains on: a card holds the digest of its set."""
     planned = PLANS[GROUPS[wildcards.group]]
     runs = [planned.runs[name] for name in planned.groups[wildcards.group]]
-    folders = dict.fromkeys(part.folder for run in runs for part in run.data.parts)
+    folders = dict.fromkeys(part.folder for run in runs for part in [*run.data.parts, *run.data.measured])
     return [f"{ROOT}/data/{planned.paper}/{folder}/card.json" for folder in folders]
 
 
@@ -56,7 +56,8 @@ def needed_assets():
     text = list(text_assets("gpt2", "wikitext"))
     passages = assets_of(CONFIG, PLANS["tokenswap"]) if "tokenswap" in CONFIG.papers else []
     labelled = labelled_assets(CONFIG, PLANS["layernorm"]) if "layernorm" in CONFIG.papers else []
-    return list(dict.fromkeys([*text, *passages, *labelled]))
+    facts = geometry_assets(CONFIG, PLANS["geometry"]) if "geometry" in CONFIG.papers else []
+    return list(dict.fromkeys([*text, *passages, *labelled, *facts]))
 
 
 def training_memory(wildcards):
@@ -90,6 +91,26 @@ def labelled_inputs(folder):
         ),
         **({"assets": [f"{ASSETS}/{name}.json" for name in names]} if names else {}),
     }
+
+
+def facts_inputs(name):
+    """What sets with facts are made from: the text corpus, or downloaded files and the tokenizer of a public model."""
+    one = FACTS[name]
+    if one["kind"] == "docstrings":
+        return {"corpus": "<results>/data/text/corpus.parquet", "tokenizer": "<results>/data/text/tokenizer"}
+    names = dict.fromkeys([one["tokenizer"], *(part["asset"] for part in one["sets"].values())])
+    return {"assets": [f"{ASSETS}/{asset}.json" for asset in names]}
+
+
+def ngram_cards():
+    """Data cards of the sets whose n-grams are counted, and of the questions."""
+    return [f"<results>/data/geometry/{folder}/card.json" for folder in ngram_sets(CONFIG)["folders"]]
+
+
+def ngram_params():
+    """What is counted, for which seeds, and by which engine."""
+    seeds = [int(name.rsplit("s", 1)[1]) for name in PLANS["geometry"].experiments["ngrams"]]
+    return {**ngram_sets(CONFIG), "seeds": seeds, "assets": ASSETS}
 
 
 def passages_assets():

@@ -17,7 +17,7 @@ from memorization.provenance.record import sha256_file
 # No code and no pickle of a model. A tensor of token ids (.pt) is a pickle too, but is read by torch.load with
 # weights_only=True, which runs none of it; only data sets may have one. A .txt file holds the merges of a tokenizer.
 SAFE = (".safetensors", ".json", ".parquet", ".jsonl", ".txt")
-DATA = (".csv", ".pt")  # of data sets too
+DATA = (".csv", ".pt", ".jsonl.gz")  # of data sets too
 PICTURES = (".jpg", ".jpeg", ".png")  # and of those that are put in place by hand
 LOCK = "assets.lock.yaml"
 BY_HAND = "by_hand"  # folder, among the assets, for what cannot be downloaded without asking its authors
@@ -146,12 +146,15 @@ def fetch(asset: Asset, folder: Path, name: str = "") -> dict[str, Any]:
     JSON lines and parquet files are taken, and of data sets tensors; never pickled models or code.
     """
     if asset.revision is None and asset.host != "by_hand":
+        what = name or asset.repo
+        if asset.branch:
+            raise UserError(
+                f"{what}: the commit of branch {asset.branch} of {asset.repo} is not written down yet: run "
+                f"`memorization pin {name}` where there is a network, and commit config/{LOCK}"
+            )
         raise UserError(
-            f"{name or asset.repo}: no commit is written down yet: look up the newest commit of {asset.repo} where it "
-            "is published and write its 40 digits as `revision` in config/assets.yaml"
-            if not asset.branch
-            else f"{name or asset.repo}: the commit of branch {asset.branch} of {asset.repo} is not written down yet: run "
-            f"`memorization pin {name}` where there is a network, and commit config/{LOCK}"
+            f"{what}: no commit is written down yet: look up the newest commit of {asset.repo} where it is published "
+            "and write its 40 digits as `revision` in config/assets.yaml"
         )
     taken = (*SAFE, *DATA) if asset.kind == "dataset" else SAFE
     if asset.host == "by_hand" and asset.kind == "dataset":
@@ -270,7 +273,7 @@ def pin(assets: Mapping[str, Asset], path: Path, branches_of: Callable[[Asset], 
         if asset.branch not in there:
             raise UserError(f"{name}: {asset.repo} has no branch {asset.branch!r}{nearest(asset.branch, list(there))}")
         commits[name] = there[asset.branch]
-    lines = [f"{name}: {commits[name]}\n" for name in sorted(commits)]
+    lines = [f'{name}: "{commits[name]}"\n' for name in sorted(commits)]
     path.write_text("# Commits of the branches in assets.yaml, looked up by `memorization pin`.\n" + "".join(lines))
     return list(wanted)
 

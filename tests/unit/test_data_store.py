@@ -172,3 +172,33 @@ def test_text_scripts_run_one_after_the_other(tmp_path):
     matrices = load_file(tmp_path / "e.safetensors")
     assert {name: matrix.shape for name, matrix in matrices.items()} == {"E8": (1024, 8), "E24": (1024, 24)}
     assert (matrices["E8"] ** 2).sum(1) ** 0.5 == pytest.approx(3.0, rel=1e-4)
+
+
+ANSWERS = {
+    "train": [store.answer_row(0, "a b", [1, 2], 1, 1, [])],
+    "validation": [store.answer_row(i, "a b", [1, 2 + i], 1, 1, [[7], [8, 9], []]) for i in range(2)],
+}
+PAIRS = {split: [store.pair_row(i, "a b", [1, 2, i], 1, 1, [1, 3]) for i in range(2)] for split in ("train", "test")}
+
+
+@pytest.mark.parametrize("rows", [ANSWERS, PAIRS], ids=["answers", "pairs"])
+def test_answers_and_pairs_survive_saving(tmp_path, rows):
+    card = store.save(tmp_path / "set", rows, {"name": "set"})
+    names = list(rows["train"][0])
+    for split, wanted in rows.items():
+        assert store.read_columns(tmp_path / "set", split, names) == {n: [one[n] for one in wanted] for n in names}
+        assert store.load(tmp_path / "set", split).to_list() == wanted
+    assert card["sha256"] == store.digest(rows) and card["tokens"]["train"] == sum(o["length"] for o in rows["train"])
+    last = names[-1]
+    changed = {**rows, "train": [{**rows["train"][0], last: [[5]] if rows is ANSWERS else [5]}, *rows["train"][1:]]}
+    assert store.digest(changed) != store.digest(rows)
+
+
+def test_the_layout_is_the_one_with_exactly_the_columns():
+    plain = {split: [{key: one[key] for key in store.COLUMNS} for one in rows] for split, rows in ANSWERS.items()}
+    found = [store.columns_of(rows) for rows in (ROWS, TEXTS, IMAGES, ANSWERS, PAIRS, plain)]
+    layouts = [store.COLUMNS, store.LABELLED_TEXTS, store.LABELLED_IMAGES, store.ANSWERS, store.PAIRS, store.COLUMNS]
+    assert found == layouts
+    more = {"train": [{**ROWS["train"][0], "note": 1}]}  # what is beside a layout is not stored
+    assert store.columns_of(more) == store.COLUMNS and store.digest(more) == store.digest({"train": ROWS["train"][:1]})
+    assert store.columns_of({"train": []}) == store.COLUMNS

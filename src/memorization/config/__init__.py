@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, Field, ValidationError
 
+from memorization.config.geometry import Geometry
 from memorization.config.layernorm import LayerNorm
 from memorization.config.patterns import Patterns
 from memorization.config.sections import Claims, Compute, Figures, Name, Section, Text, known, nearest
@@ -28,7 +29,7 @@ class Config(Section):
 
     scale: Name
     results: str = Field(description="folder for everything the workflow makes")
-    papers: Annotated[list[Literal["patterns", "tokenswap", "layernorm"]], Field(min_length=1)]
+    papers: Annotated[list[Literal["patterns", "tokenswap", "layernorm", "geometry"]], Field(min_length=1)]
     seeds: Positive = Field(description="independent repetitions (data, initial weights and order all change)")
     compute: Compute
     text: Text
@@ -37,6 +38,7 @@ class Config(Section):
     patterns: Patterns
     tokenswap: TokenSwap
     layernorm: LayerNorm
+    geometry: Geometry
 
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

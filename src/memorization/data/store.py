@@ -23,7 +23,11 @@ COLUMNS = {
 # The columns of sets for classification. `image` holds PNG or JPEG bytes as `datasets.Image` stores them.
 LABELLED_TEXTS = {"item": "int32", "text": "string", "input_ids": "int32", "length": "int32", "label": "int32"}
 LABELLED_IMAGES = {"item": "int32", "image": "image", "label": "int32"}
-LAYOUTS = (COLUMNS, LABELLED_TEXTS, LABELLED_IMAGES)
+# Questions with wrong answers to choose from, and prompts with a reply that is preferred to another one.
+ANSWERS = COLUMNS | {"distractors": "lists"}
+PAIRS = COLUMNS | {"rejected_ids": "int32"}
+LAYOUTS = (COLUMNS, LABELLED_TEXTS, LABELLED_IMAGES, ANSWERS, PAIRS)
+SEQUENCES = ("input_ids", "rejected_ids")  # columns that hold a list of numbers in every row
 LOSSLESS = b"\x89PNG"
 
 
@@ -44,6 +48,20 @@ def text_row(item: int, text: str, input_ids: Sequence[int], label: int) -> dict
     return {"item": item, "text": text, "input_ids": list(input_ids), "length": len(input_ids), "label": label}
 
 
+def answer_row(
+    item: int, text: str, input_ids: Sequence[int], prompt: int, completion: int, distractors: Sequence[Sequence[int]]
+) -> dict[str, Any]:
+    """Return one row of a set of questions. distractors: token ids of wrong completions; none if nobody chooses."""
+    return row(item, text, input_ids, prompt, completion) | {"distractors": [list(one) for one in distractors]}
+
+
+def pair_row(
+    item: int, text: str, input_ids: Sequence[int], prompt: int, completion: int, rejected: Sequence[int]
+) -> dict[str, Any]:
+    """Return one row of a set of preferences. rejected: the prompt and the reply that `input_ids` is preferred to."""
+    return row(item, text, input_ids, prompt, completion) | {"rejected_ids": list(rejected)}
+
+
 def image_row(item: int, content: bytes, label: int) -> dict[str, Any]:
     """Return one row of a set of images that have a class each. content: a PNG or JPEG file."""
     return {"item": item, "image": {"bytes": content, "path": None}, "label": label}
@@ -54,11 +72,14 @@ def columns_of(splits: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, s
     first = next((one for rows in splits.values() for one in rows), None)
     if first is None:
         return COLUMNS
-    for columns in LAYOUTS:
-        if columns.keys() <= first.keys():
-            return columns
+    exact = [columns for columns in LAYOUTS if columns.keys() == first.keys()]
+    # rows with columns beside those of a layout are stored without them
+    fitting = exact or [columns for columns in LAYOUTS if columns.keys() <= first.keys()]
+    if fitting:
+        return fitting[0]
     raise UserError(
-        f"rows with the columns {', '.join(first)} are no data set; make them with row, text_row or image_row."
+        f"rows with the columns {', '.join(first)} are no data set; make them with row, answer_row, pair_row, text_row "
+        "or image_row."
     )
 
 
@@ -94,7 +115,7 @@ def save(
 ) -> dict[str, Any]:
     """Write splits, card.json and README.md (the Hub's card); return the card, now with counts and digest.
 
-    Rows are those of `row`, `text_row` or `image_row`, and all of one kind. A card that says how many `tokens` the
+    Rows are those of the functions above that make one, and all of one kind. A card that says how many `tokens` the
     longest item has keeps that number; others get the number of tokens of each split.
     """
     from datasets import Dataset, DatasetDict, Features, Image, Value, disable_progress_bars
@@ -103,12 +124,15 @@ def save(
     disable_progress_bars()  # they would fill the rule's log
 
     folder, columns = Path(folder), columns_of(splits)
-    features = Features(
-        {
-            column: Image() if kind == "image" else ListOf(Value(kind)) if column == "input_ids" else Value(kind)
-            for column, kind in columns.items()
-        }
-    )
+
+    def feature(column: str, kind: str) -> Any:
+        if kind == "image":
+            return Image()
+        if kind == "lists":
+            return ListOf(ListOf(Value("int32")))
+        return ListOf(Value(kind)) if column in SEQUENCES else Value(kind)
+
+    features = Features({column: feature(column, kind) for column, kind in columns.items()})
     DatasetDict(
         {split: Dataset.from_list([dict(one) for one in rows], features=features) for split, rows in splits.items()}
     ).save_to_disk(str(folder))
@@ -169,3 +193,11 @@ def readme(card: Mapping[str, Any]) -> str:
             shown = value if isinstance(value, str) else json.dumps(value)
             lines.append(f"| {key} | {shown} |")
     return "\n".join(lines) + "\n"
+
+
+def columns_in(folder: str | Path, split: str) -> list[str]:
+    """Names of the columns of one split, read without `datasets`."""
+    info = Path(folder) / split / "dataset_info.json"
+    if not info.is_file():
+        raise UserError(f"{folder} has no split {split!r}: delete the folder so that it is made again")
+    return list(json.loads(info.read_text())["features"])

@@ -7,6 +7,7 @@ from functools import cache
 
 from memorization.config import Config
 from memorization.plan.common import DataJob, Plan, share
+from memorization.plan.geometry import geometry_assets, geometry_sets, ngram_sets, plan_geometry
 from memorization.plan.layernorm import labelled_assets, labelled_sets, plan_layernorm
 from memorization.plan.patterns import plan_patterns
 from memorization.plan.tokenswap import (
@@ -28,10 +29,13 @@ __all__ = [
     "arm_group_spec",
     "assets_of",
     "encoded",
+    "geometry_assets",
+    "geometry_sets",
     "group_spec",
     "labelled_assets",
     "labelled_sets",
     "models_of",
+    "ngram_sets",
     "passage_assets",
     "passage_sets",
     "plan",
@@ -40,7 +44,7 @@ __all__ = [
     "training_roots",
 ]
 
-PLANS = {"patterns": plan_patterns, "tokenswap": plan_tokenswap, "layernorm": plan_layernorm}
+PLANS = {"patterns": plan_patterns, "tokenswap": plan_tokenswap, "layernorm": plan_layernorm, "geometry": plan_geometry}
 
 
 @cache

@@ -28,6 +28,17 @@ class Context:
     before: np.ndarray | None = None  # their exact match just before that step
     memory: dict[str, list[Any]] = field(default_factory=dict)
     root: Path | None = None  # results/<scale>, where the models of other runs lie
+    work: Path | None = None  # the run's own folder: other runs of its job have theirs beside it
+
+    def model_folder(self, run: str) -> Path:
+        """Folder of the last model of another run."""
+        return model_folder(run, self.root or Path(), self.work)
+
+
+def model_folder(run: str, root: Path, work: Path | None = None) -> Path:
+    """Folder of a run's last model: below `root`, `results/<scale>`, or until its job ends beside `work` of another."""
+    beside = work.parent / run / "model" if work else None
+    return beside if beside and beside.is_dir() else root / "models" / run
 
 
 Rows = tuple[list[dict[str, Any]], list[pd.DataFrame]]

@@ -24,8 +24,9 @@ class Items:
     subset: (N,) name of the set each item belongs to; length, copies: (N,), copies being how often an epoch holds it.
     Of labelled items also target, truth: (N,) class to learn (with label noise) and true class; words: (classes,) token
     of each class in the next-token form; pixels: (N, channels, height, width) uint8; padding: id of the padding token.
-    Of preference pairs also rejected: (N, T2) the prompt and the rejected reply, and rejected_length: (N,). Of questions
-    with choices also distractors: of each item a list of wrong answers as token ids (empty where there are none).
+    Of preference pairs also rejected: (N, T2) the prompt and the rejected reply, and rejected_length: (N,). Of
+    questions with choices also distractors: of each item a list of wrong answers as token ids (empty where none are).
+    completion: (N,) tokens of the stored completion behind the prompt, where a set has some.
     """
 
     input_ids: "torch.Tensor"
@@ -43,9 +44,14 @@ class Items:
     rejected: "torch.Tensor | None" = None
     rejected_length: np.ndarray | None = None
     distractors: list[list[list[int]]] | None = None
+    completion: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.length)
+
+    def answer_length(self) -> np.ndarray:
+        """(N,) tokens of each answer: what is stored as its completion, or all behind the prompt."""
+        return self.length - self.prompt if self.completion is None else self.completion
 
     def stream(self) -> np.ndarray:
         """Item of every training example of one epoch, before shuffling."""
@@ -62,7 +68,9 @@ class Items:
         rows = torch.as_tensor(keep, device=self.input_ids.device)
         arrays = {name: getattr(self, name)[keep] for name in ("length", "prompt", "subset", "copies")}
         wrong = None if self.distractors is None else [self.distractors[row] for row in keep]
-        return Items(self.input_ids[rows], self.labels[rows], split=self.split, distractors=wrong, **arrays)
+        answers = None if self.completion is None else self.completion[keep]
+        more: dict[str, Any] = {"split": self.split, "distractors": wrong, "completion": answers}
+        return Items(self.input_ids[rows], self.labels[rows], **arrays, **more)
 
     def batch(self, rows: np.ndarray, longest: int | None = None) -> "dict[str, torch.Tensor]":
         """Tensors of some items as objectives take them, cut to `longest` tokens (default: of these items)."""
@@ -133,8 +141,8 @@ def load_items(spec: RunSpec, root: Path) -> tuple[Items, Items]:
     """Return (train, validation) items of a run.
 
     root: `results/<scale>`. Train items of a part are `items` of its stored train split from `first` on, so that larger
-    runs contain the smaller ones. Validation items are shared out over the parts that hold some, by their items; those of
-    sets that are only measured follow.
+    runs contain the smaller ones. Validation items are shared out over the parts that hold some, by their items;
+    those of sets that are only measured follow.
     """
     if spec.data.labelled:
         from memorization.training.labelled import load_labelled
@@ -156,7 +164,7 @@ def load_items(spec: RunSpec, root: Path) -> tuple[Items, Items]:
 
 def read_items(spec: RunSpec, root: Path, split: str, parts: list[tuple[DataPart, int, int]]) -> Items:
     """Items of one split. parts: (part, first item, number of items)."""
-    names = ("input_ids", "prompt_length", "distractors", "rejected_ids")
+    names = ("input_ids", "prompt_length", "completion_length", "distractors", "rejected_ids")
     found: dict[str, list[Any]] = {name: [] for name in names}
     subset, copies = [], []
     for part, first, count in parts:
@@ -179,6 +187,7 @@ def read_items(spec: RunSpec, root: Path, split: str, parts: list[tuple[DataPart
     if any(found["rejected_ids"]):
         other = pad(found["rejected_ids"], found["prompt_length"], subset, split, copies)
         items = replace(items, rejected=other.input_ids, rejected_length=other.length)
+    items = replace(items, completion=np.array(found["completion_length"], dtype=np.int64))
     return replace(items, distractors=found["distractors"]) if any(found["distractors"]) else items
 
 

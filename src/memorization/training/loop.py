@@ -21,10 +21,10 @@ import pandas as pd
 
 from memorization.errors import UserError
 from memorization.models import build as models
-from memorization.probes.scheduled import Context, resolve
+from memorization.probes.scheduled import Context, model_folder, resolve
 from memorization.provenance.logs import Progress
 from memorization.provenance.record import RowLog, digest_of, sha256_file, write_json
-from memorization.specs import Initial, ModelSpec, PretrainedSpec, RunSpec, objective_function
+from memorization.specs import ModelSpec, PretrainedSpec, RunSpec, objective_function
 from memorization.training import checkpoint
 from memorization.training.items import Items, load_items
 from memorization.training.optimizers import make_optimizer, set_learning_rate
@@ -63,7 +63,9 @@ def first_model(spec: RunSpec, root: Path, work: Path | None = None) -> Any:
     if isinstance(spec.model, PretrainedSpec) or spec.initial:
         torch.manual_seed(spec.seed)  # as `build` does: nothing must depend on what ran before in this process
     if spec.initial:
-        model: Any = models.load(folder_of(spec.initial, root, work), spec.model, new_head=classifier)
+        folder = model_folder(spec.initial.run, root, work)
+        folder = folder / f"step{spec.initial.step}" if spec.initial.step else folder
+        model: Any = models.load(folder, spec.model, new_head=classifier)
     elif isinstance(spec.model, PretrainedSpec):
         folder = root.parent / "assets" / spec.model.asset
         load = models.fresh if spec.model.fresh else partial(models.load, new_head=classifier)
@@ -77,13 +79,6 @@ def first_model(spec: RunSpec, root: Path, work: Path | None = None) -> Any:
         report = strip_norm_parameters(model, spec.strip)
         log.info("%s: %d gains and biases of %d norms fixed", spec.name, report.parameters, len(report.names))
     return model
-
-
-def folder_of(initial: Initial, root: Path, work: Path | None) -> Path:
-    """Folder of the model that a run starts from."""
-    beside = work.parent / initial.run / "model" if work else None
-    folder = beside if beside and beside.is_dir() else root / "models" / initial.run
-    return folder / f"step{initial.step}" if initial.step else folder
 
 
 def make_objective(spec: RunSpec, model: Any) -> Any:
@@ -207,7 +202,7 @@ def train(spec: RunSpec, root: Path, work: Path, *, code: str, control: Control 
     # only the model is wrapped: without fp16 scaling accelerate's optimizer and backward add nothing but a millisecond
     wrapped = accelerator.prepare(model)
     objective = make_objective(spec, accelerator.unwrap_model(wrapped))
-    context = Context(spec, accelerator.unwrap_model(wrapped), train_items, validation_items, root=root)
+    context = Context(spec, accelerator.unwrap_model(wrapped), train_items, validation_items, root=root, work=work)
     recorder = Recorder(spec, context, work)
     main = accelerator.is_main_process
     start, stopped, seconds_before = resume(spec, work, digest, context, recorder, optimizer, main=main)

@@ -1,0 +1,1 @@
+"""Models small enough for theory: simulated exactly, without data and without torch."""
