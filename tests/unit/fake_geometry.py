@@ -55,7 +55,7 @@ class Lab:
         self.rows.append({**about, **at, "metric": metric, "value": float(value), "n": n, **more})
 
     def add_items(self, about, step, subset, metric, values, **more):
-        key = {name: about[name] for name in ("run", "seed", "data", "items")}
+        key = {name: about.get(name, "") for name in ("run", "seed", "data", "items", "experiment", "setting")}
         given = {"subset": subset, "split": "validation", "metric": metric, "step": step}
         self.long.append({**key, **given, "item": np.arange(len(values)), "value": values, **more})
 
@@ -279,8 +279,8 @@ class Lab:
                 items[name] = np.concatenate([np.broadcast_to(v, n) for v, n in zip(given, sizes, strict=True)])
             else:
                 items[name] = np.repeat(np.array(given), sizes)
-        drawn = [part.get("illustration", "") for part in self.long]
-        items["illustration"] = np.repeat(np.array(drawn), sizes)
+        for name in ("experiment", "setting", "illustration"):
+            items[name] = np.repeat(np.array([part.get(name, "") for part in self.long]), sizes)
         return metrics, pd.DataFrame(items).astype({"value": "float32"})
 
 

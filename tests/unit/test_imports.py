@@ -10,14 +10,17 @@ ROOT = Path(__file__).parents[2]
 LIGHT_SCRIPTS = [path for path in sorted((ROOT / "workflow" / "scripts").glob("*.py")) if path.stem != "fetch_asset"]
 LIGHT_MODULES = [
     "memorization.cli",
+    "memorization.claims.geometry",
     "memorization.claims.layernorm",
     "memorization.claims.ledger",
     "memorization.claims.patterns",
     "memorization.claims.tokenswap",
+    "memorization.figures.geometry",
     "memorization.figures.layernorm",
     "memorization.figures.patterns",
     "memorization.figures.tokenswap",
     "memorization.plan",
+    "memorization.tables.geometry",
     "memorization.tables.layernorm",
     "memorization.tables.patterns",
     "memorization.tables.tokenswap",

@@ -137,6 +137,7 @@ def test_sums_of_a_device_and_of_the_host_merge(monkeypatch, device_first):
     host.eigenvalues()  # works in one triangle
     merged = device.merge(host) if device_first else host.merge(device)
     np.testing.assert_allclose(merged.eigenvalues(), by_svd(rows), rtol=1e-11)
+    np.testing.assert_allclose(merged.covariance(), np.cov(rows.T, bias=True), rtol=1e-11)  # both triangles
     merged.update(rows[:7] if device_first else torch.as_tensor(rows[:7]))  # goes where the sums are
     np.testing.assert_allclose(merged.eigenvalues(), by_svd(np.concatenate([rows, rows[:7]])), rtol=1e-11)
 

@@ -19,7 +19,7 @@ PLAN = ("-n", "patterns_fig2b")
         ({"sede": 5}, "error: config: unknown key `sede`: did you mean 'seeds'?"),
         (
             {"papers": ["patern"]},
-            "error: config: papers.0: input should be 'patterns', 'tokenswap' or 'layernorm', not 'patern'",
+            "error: config: papers.0: input should be 'patterns', 'tokenswap', 'layernorm' or 'geometry', not 'patern'",
         ),
         ({"seeds": 0}, "error: config: seeds: input should be greater than or equal to 1, not 0"),
         (

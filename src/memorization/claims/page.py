@@ -15,6 +15,7 @@ TITLES = {
     "patterns": "For Better or for Worse, Transformers Seek Patterns for Memorization",
     "tokenswap": "TokenSwap: A Lightweight Method to Disrupt Memorized Sequences in LLMs",
     "layernorm": "Impact of Layer Norm on Memorization and Generalization in Transformers",
+    "geometry": "Tracing the Representation Geometry of Language Models from Pretraining to Post-training",
 }
 
 HOW_TO_READ = (

@@ -42,18 +42,29 @@ class OwnFacts(Section):
         low, high = self.gap
         if low > high:
             raise ValueError(f"gap: {low} is more than {high}: write the smaller number first")
+        # the long format of post-training, see `memorization.data.facts`: 14 tokens of text, three marks and a person
+        if 18 + self.answer_tokens > self.length:
+            raise ValueError(
+                f"length: long questions have {18 + self.answer_tokens} tokens: write a longer length or fewer answer_tokens"
+            )
         # two tokens of the question, the mark of the reply and the reply itself
         if high + 3 + self.answer_tokens > self.length:
             raise ValueError(
                 f"gap: {high} tokens do not fit into {self.length}: write a smaller gap or a longer length"
             )
         if self.answers**self.answer_tokens < self.entities:
-            raise ValueError("answers: fewer replies than entities: write more answers or answer_tokens")
+            raise ValueError(
+                f"answers: {self.answers} words make {self.answers**self.answer_tokens} replies, fewer than the "
+                f"{self.entities} entities: write more answers or answer_tokens"
+            )
         people = self.entities - self.entities // 2
         if min(self.tuning, self.tests) < people:
-            raise ValueError(f"tests, tuning: half of the people are {people}: write at least as many rows")
+            key = "tests" if self.tests < people else "tuning"
+            raise ValueError(f"{key}: half of the {self.entities} entities are {people}: write at least as many rows")
         if self.completion >= self.length:
-            raise ValueError("completion: the whole text would be asked for: write a smaller number")
+            raise ValueError(
+                f"completion: {self.completion} tokens of {self.length} leave no prompt: write a smaller number"
+            )
         return self
 
 
@@ -164,7 +175,7 @@ class Pretrained(Section):
     """Runs = models x seeds."""
 
     models: list[Name]
-    steps: Positive | None = Field(default=None, description="overrides pretraining.steps")
+    steps: Positive | None = Field(default=None, description="overrides pretraining.steps for these models")
     seeds: Positive | None = Field(default=None, description="overrides `seeds`")
 
 
@@ -180,7 +191,7 @@ class Tuned(Section):
     """Supervised fine-tuning in both formats from checkpoints of a base; the judge is tuned on both from the last."""
 
     model: Name
-    bases: list[Positive] = Field(
+    bases: Annotated[list[Positive], Field(min_length=1)] = Field(
         description="pre-training steps of the checkpoints; the last one is that of the chain"
     )
     seeds: Positive | None = None
@@ -215,8 +226,10 @@ class Counting(Section):
     @model_validator(mode="after")
     def complete(self) -> "Counting":
         """An index belongs to a public engine."""
-        if (self.engine == "own") == bool(self.index):
-            raise ValueError("index: engine own has none, the others need one: write engine: api and its index")
+        if self.engine == "own" and self.index:
+            raise ValueError('index: engine own has none: write index: "", or engine: api or local')
+        if self.engine != "own" and not self.index:
+            raise ValueError(f"index: engine {self.engine} needs one: write its name (local: its folder), or engine: own")
         return self
 
 
@@ -304,21 +317,25 @@ class Geometry(Section):
                 raise ValueError(f"models.{name}: docstrings are for models from nothing: write `layers` and `width`")
             if isinstance(model, OwnDecoder) and model.width % model.heads:
                 raise ValueError(f"models.{name}: width {model.width} is no multiple of its {model.heads} heads")
+        self.public_models_go_with_public_sets(own)
         small = [name for name, variant in study.variants.items() if variant.small_vocabulary and study.model]
         if small and not (isinstance(self.data, OwnFacts) and self.data.small_vocabulary):
             raise ValueError(
-                f"third_phase.variants.{small[0]}: write corpora.{self.corpus}.small_vocabulary, the number of its tokens"
+                f"third_phase.variants.{small[0]}: the corpus has no small vocabulary: write the number of its tokens as "
+                f"corpora.{self.corpus}.small_vocabulary"
             )
-        if own and max(self.sft.bases) > self.pretraining.steps:
-            raise ValueError(f"sft.bases: pre-training has {self.pretraining.steps} steps: write no more than that")
+        steps = self.main.steps or self.pretraining.steps
+        if own and max(self.sft.bases) > steps:
+            raise ValueError(f"sft.bases: {max(self.sft.bases)}, but pre-training has {steps} steps: write no more")
         if own and self.sft.model not in self.main.models:
             raise ValueError(f"sft.model: {self.sft.model} is not among main.models: write one of them")
         if self.chain.model and self.chain.model != self.sft.model:
-            raise ValueError("chain.model: it goes on from a run of `sft`: write the same model")
+            raise ValueError(f"chain.model: it goes on from a run of sft.model: write {self.sft.model} or null")
         sizes = [self.data.probe, self.measuring.sequences]
         if sizes[1] > sizes[0]:
             raise ValueError(
-                f"measuring.sequences: {sizes[1]}, but corpora.{self.corpus}.probe is {sizes[0]}: write no more than that"
+                f"measuring.sequences: {sizes[1]}, but corpora.{self.corpus}.probe is {sizes[0]}: write no more, or a "
+                "larger probe"
             )
         widest = max((model.width for model in used.values() if isinstance(model, OwnDecoder)), default=0)
         if sizes[1] <= widest:
@@ -327,3 +344,25 @@ class Geometry(Section):
                 f"write {widest + 1} or more (20 times the width is what the paper's numbers come to)"
             )
         return self
+
+    def public_models_go_with_public_sets(self, own: bool) -> None:
+        """What is trained and counted of docstrings, and what is only measured of public models. own: docstrings."""
+        if own:
+            if self.chain.stages:
+                raise ValueError("chain.stages: public models read downloaded sets, not docstrings: write stages: {}")
+            if self.ngrams.tokenizer:
+                raise ValueError("ngrams.tokenizer: docstrings have their own: write null")
+            return
+        if self.third_phase.model:
+            raise ValueError("third_phase.model: public models are only measured: write null")
+        if self.chain.model:
+            raise ValueError("chain.model: public models are only measured: write null, and name them in chain.stages")
+        model = self.models[self.sft.model]
+        for step in self.sft.bases:
+            if isinstance(model, PublicDecoder) and step not in model.steps:
+                raise ValueError(f"sft.bases: {self.sft.model} has no checkpoint {step}: known are {model.steps}")
+        if self.ngrams.engine == "own" or not self.ngrams.tokenizer:
+            raise ValueError(
+                "ngrams: engine own counts docstrings only: of downloaded sets write engine: api or local, its index and "
+                "its tokenizer"
+            )

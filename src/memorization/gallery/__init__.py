@@ -45,6 +45,7 @@ SHOWN = {
     "patterns": ("patterns_fig2a", "patterns_fig3", "patterns_fig2b", "patterns_tab_generalization"),
     "tokenswap": ("tokenswap_fig3", "tokenswap_fig4", "tokenswap_tab2", "tokenswap_x_controls"),
     "layernorm": ("layernorm_fig1", "layernorm_x_budget", "layernorm_fig4", "layernorm_x_norms"),
+    "geometry": ("geometry_fig2", "geometry_fig3", "geometry_fig5", "geometry_x_third_phase"),
 }
 Block = tuple[Path, str, str]  # page, name, content
 

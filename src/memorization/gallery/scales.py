@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from memorization.config import Config, load_config
+from memorization.config.geometry import OwnDecoder, OwnFacts, PublicDecoder
 from memorization.config.layernorm import DigitSet, DocstringSet, FineTuning, OwnModel, PublicNormModel
 from memorization.config.tokenswap import PublicModel
 from memorization.gallery.pages import table
@@ -153,6 +154,52 @@ def wrong_labels(config: Config) -> str:
     return f"{', '.join(main)}; in table 4 also {', '.join(share for share in others if share not in main)}"
 
 
+# ---- geometry
+
+
+def decoders(config: Config) -> str:
+    """Models of `geometry` that are trained or measured at this scale; public ones by the family of their asset."""
+    section = config.geometry
+    used = dict.fromkeys([*section.main.models, *section.small.models, section.sft.model])
+
+    def said(name: str) -> str:
+        model = section.models[name]
+        return f"{name} {model.layers}x{model.width}" if isinstance(model, OwnDecoder) else f"`{model.asset}`"
+
+    return ", ".join(map(said, used))
+
+
+def own_facts(config: Config, value: Callable[[OwnFacts], object]) -> object:
+    """A number of docstring text with facts in it; downloaded sets have none."""
+    data = config.geometry.data
+    return value(data) if isinstance(data, OwnFacts) else "–"
+
+
+def decoder_training(config: Config) -> str:
+    """Updates of pre-training and their batch; public checkpoints are only measured."""
+    if not isinstance(config.geometry.data, OwnFacts):
+        return "–"
+    recipe = config.geometry.pretraining
+    return f"{recipe.steps:,} of {recipe.batch_size}"
+
+
+def checkpoints(config: Config) -> str:
+    """Checkpoints of a run, or of every public model."""
+    section = config.geometry
+    public = [section.models[name] for name in [*section.main.models, *section.small.models]]
+    counts = sorted({len(model.steps) for model in public if isinstance(model, PublicDecoder)})
+    return (
+        " to ".join(map(str, dict.fromkeys((counts[0], counts[-1])))) if counts else str(section.measuring.checkpoints)
+    )
+
+
+def tuning(config: Config) -> str:
+    """Updates of fine-tuning, preferences and verifiable rewards."""
+    stages = config.geometry.post_training
+    chain = config.geometry.chain.model
+    return f"{stages.sft.steps}, {stages.dpo.steps}, {stages.grpo.steps}" if chain else f"{stages.sft.steps}, –, –"
+
+
 ROWS: dict[str, list[Row]] = {
     "patterns": [
         ("item length, tokens", lambda c: " to ".join(map(str, c.patterns.lengths))),
@@ -191,5 +238,19 @@ ROWS: dict[str, list[Row]] = {
         ("batch", lambda c: tuned(c, lambda r: r.batch_size)),
         ("seeds", norm_seeds),
         ("training runs", runs_of("layernorm")),
+    ],
+    "geometry": [
+        ("models, layers x width", decoders),
+        ("sequence, tokens", lambda c: c.geometry.data.length),
+        ("training sequences, text + facts", lambda c: own_facts(c, lambda d: f"{d.text:,} + {d.facts:,}")),
+        ("people", lambda c: own_facts(c, lambda d: d.entities)),
+        ("pre-training, updates", decoder_training),
+        ("checkpoints", checkpoints),
+        ("sequences behind a spectrum", lambda c: f"{c.geometry.measuring.sequences:,}"),
+        ("updates of SFT, DPO, GRPO", tuning),
+        ("checkpoints that are tuned", lambda c: len(c.geometry.sft.bases)),
+        ("seeds of the toy model", lambda c: c.geometry.toy.seeds),
+        ("seeds", seeds),
+        ("runs", runs_of("geometry")),
     ],
 }

@@ -73,7 +73,7 @@ def model_spec(config: Config, name: str, *, few: bool = False) -> ModelSpec:
         layers=model.layers,
         width=model.width,
         heads=model.heads,
-        positions=data.length + 8,  # long prompts of post-training are some tokens longer than a sequence
+        positions=data.length + 8,  # no set has items longer than `length`; some room is left
         vocabulary=vocabulary_size(facts_spec(config), small=few),
         tied=False,
     )
@@ -147,7 +147,6 @@ def pretraining_run(
     few = change.small_vocabulary
     ending = "_small" if few else ""
     at = log_steps(steps, section.measuring.checkpoints)
-    optimizer = recipe.optimizer
     update = {key: getattr(change, key) for key in ("weight_decay", "schedule") if getattr(change, key) is not None}
     texts = text_sets(config)
     whole = whole and not few
@@ -169,13 +168,28 @@ def pretraining_run(
             measured=[*measured(config, ending, questions=whole), *sets],
             seed=seed,
         ),
-        optimizer=optimizer.model_copy(update=update),
+        optimizer=recipe.optimizer.model_copy(update=update),
         steps=steps,
         batch_size=recipe.batch_size,
-        keep=[step for step in section.sft.bases if step < steps and name == section.sft.model and variant == "base"],
+        keep=[step for step in bases_of(config) if step < steps and name == section.sft.model and variant == "base"],
         probes=probes,
         labels=labels("pretraining", spec.width, recipe.batch_size * data.length, variant=variant),
     )
+
+
+def base_steps(config: Config) -> int:
+    """Updates of the main runs, from which post-training starts and variants differ."""
+    return config.geometry.main.steps or config.geometry.pretraining.steps
+
+
+def bases_of(config: Config) -> list[int]:
+    """Pre-training steps of the checkpoints that are fine-tuned, in order."""
+    return sorted(set(config.geometry.sft.bases))
+
+
+def ending_of(config: Config) -> int:
+    """End marks behind an answer that are no part of it: replies of downloaded sets count as they are."""
+    return int(isinstance(config.geometry.data, OwnFacts))
 
 
 def revision_run(config: Config, label: str, model: PublicDecoder, step: int, stage: str = "pretraining") -> RunSpec:
@@ -222,6 +236,7 @@ def reply_probe(config: Config, at: list[int], judge: str) -> ProbeSpec:
         "samples": measuring.samples,
         "ks": list(measuring.ks),
         "temperature": measuring.temperature,
+        "ending": ending_of(config),
         "judge": judge,
     }
     return ProbeSpec(function=f"{PROBES}.replies:replies", at=at, options=options)
@@ -237,7 +252,7 @@ def tuning_run(
     ending = suffix_of(config, section.sft.model)
     judge = f"geometry-judge-s{seed}"
     number = section.measuring.tuning_checkpoints
-    at = even_steps(recipe.steps, number if start != "base" or base == max(section.sft.bases) else 2)
+    at = even_steps(recipe.steps, number if start != "base" or base == bases_of(config)[-1] else 2)
     folder = {"dpo": ["preferences"], "grpo": ["short"]}.get(stage, formats)
     options: dict[str, int | float | str] = {}
     if stage == "dpo":
@@ -247,6 +262,7 @@ def tuning_run(
             "samples": section.post_training.replies,
             "temperature": section.measuring.temperature,
             "kl": section.post_training.kl,
+            "ending": ending_of(config),
         }
     spec: ModelSpec | PretrainedSpec
     if isinstance(model, PublicDecoder):
@@ -300,13 +316,13 @@ def tokens_per_step(config: Config) -> int:
 def tuned_runs(config: Config, seed: int) -> dict[str, list[RunSpec]]:
     """The judge and the fine-tuned runs of a seed (`sft`), and the chain that goes on from one of them (`chain`)."""
     section = config.geometry
-    name, bases = section.sft.model, sorted(section.sft.bases)
+    name, bases = section.sft.model, bases_of(config)
     public = isinstance(section.models[name], PublicDecoder)
 
     def first(base: int) -> Initial | int:
         if public:
             return base
-        return Initial(run=f"geometry-{name}-s{seed}", step=base if base < section.pretraining.steps else None)
+        return Initial(run=f"geometry-{name}-s{seed}", step=base if base < base_steps(config) else None)
 
     last = bases[-1]
     judge = tuning_run(config, "sft", f"geometry-judge-s{seed}", seed, first(last), last, list(FORMATS), "base")
@@ -347,31 +363,46 @@ def plan_geometry(config: Config) -> Plan:
             if isinstance(size, PublicDecoder):
                 add(plan, name, [revision_run(config, model, size, step) for step in size.steps])
                 continue
-            steps, seeds = asked.steps or section.pretraining.steps, asked.seeds or config.seeds
+            seeds = range(asked.seeds or config.seeds)
+            steps = asked.steps or section.pretraining.steps
             whole = name == "main"
-            add(plan, name, [pretraining_run(config, model, seed, steps, whole=whole) for seed in range(seeds)])
+            add(plan, name, [pretraining_run(config, model, seed, steps, whole=whole) for seed in seeds])
         plan.experiments.setdefault(name, [])
     plan.experiments["third_phase"] = []
     if section.third_phase.model:
         for seed in range(section.third_phase.seeds or config.seeds):
             add(plan, "third_phase", variant_runs(config, seed))
-    for seed in range(section.sft.seeds or config.seeds):
+    asking = {"sft": section.sft.seeds or config.seeds, "chain": section.chain.seeds or config.seeds}
+    for seed in range(max(asking.values())):
         tuned = tuned_runs(config, seed)
-        add(plan, "sft", tuned["sft"])
-        if seed < (section.chain.seeds or config.seeds):
-            add(plan, "chain", tuned["chain"])
+        for name, seeds in asking.items():
+            add(plan, name, tuned[name] if seed < seeds else [])
     for stage, one in section.chain.stages.items():
         label = f"{stage}_{one.asset}"
         add(plan, "chain", [revision_run(config, label, one, step, stage) for step in one.steps])
+    add_first(config, plan)
     group(config, plan)
     apart(config, plan)
     return plan
 
 
+def add_first(config: Config, plan: Plan) -> None:
+    """Enter the runs whose models others start from or read, where no experiment asks for them (it has fewer seeds)."""
+    name = config.geometry.sft.model
+    for run in list(plan.runs.values()):
+        if run.labels["stage"] == "pretraining" or not run.steps:
+            continue
+        judge = tuned_runs(config, run.seed)["sft"][0]
+        for needed in filter(None, (*run.reads, run.initial and run.initial.run)):
+            if needed not in plan.runs:
+                base = pretraining_run(config, name, run.seed, base_steps(config), whole=True)
+                plan.runs[needed] = judge if needed == judge.name else base
+
+
 def variant_runs(config: Config, seed: int) -> list[RunSpec]:
-    """Runs of the study of the third phase: the base runs of the models that vary, and the variants."""
+    """Runs of the study of the third phase: the main run of its model, and the variants."""
     section = config.geometry
-    study, steps = section.third_phase, section.pretraining.steps
+    study, steps = section.third_phase, base_steps(config)
     assert study.model
     main = study.model in section.main.models and seed < (section.main.seeds or config.seeds)
     runs = [pretraining_run(config, study.model, seed, steps, whole=main)]
@@ -381,9 +412,9 @@ def variant_runs(config: Config, seed: int) -> list[RunSpec]:
 
 
 def apart(config: Config, plan: Plan) -> None:
-    """What is measured without training: n-grams of the data of each seed, and the toy model."""
+    """What is measured without training: n-grams of the data of each pre-training seed, and the toy model."""
     section = config.geometry
-    seeds = sorted({run.seed for run in plan.runs.values()}) or [0]
+    seeds = sorted({run.seed for run in plan.runs.values() if run.labels["stage"] == "pretraining"}) or [0]
     plan.experiments["ngrams"] = [f"ngrams-s{seed}" for seed in seeds]
     plan.experiments["toy"] = [
         f"toy-{name}-s{seed}" for name in section.toy.settings for seed in range(section.toy.seeds)
