@@ -19,7 +19,7 @@ from fake_layernorm import PAPERS, everything
 from matplotlib.colors import to_hex
 from scipy import stats
 
-from memorization.figures import layernorm, style
+from memorization.figures import common, layernorm, style
 from memorization.figures import layernorm_looks as looks
 from memorization.figures.layernorm_tables import signed
 from memorization.tables.common import figure_function, pick
@@ -170,7 +170,7 @@ def test_a_place_that_a_seed_lacks_has_the_mean_and_interval_of_the_others():
     rows = pd.DataFrame(
         {"x": [0, 0, 0, 0, 1, 1, 1, 2], "seed": [0, 1, 2, 3, 0, 1, 3, 2], "value": [1, 2, 3, 4, 5, 7, 6, 9.0]}
     )
-    placed = looks.summary(rows, "x", high=8.5)
+    placed = common.summary(rows, "x", high=8.5)
     half = stats.t.ppf(0.975, 2) * 1 / np.sqrt(3)
     assert placed["mean"].tolist() == [2.5, 6, 9]
     assert placed.loc[1, ["low", "high"]].tolist() == pytest.approx([6 - half, min(8.5, 6 + half)])
@@ -181,13 +181,13 @@ def test_intervals_are_t_intervals_over_seeds_from_three_seeds_on():
     values = [0.2, 0.3, 0.7]
     rows = pd.DataFrame({"x": 1.0, "seed": [0, 1, 2], "value": values})
     half = stats.t.ppf(0.975, 2) * np.std(values, ddof=1) / np.sqrt(3)
-    drawn = looks.summary(rows, "x").iloc[0]
+    drawn = common.summary(rows, "x").iloc[0]
     assert drawn.tolist() == pytest.approx([1, np.mean(values), np.mean(values) - half, np.mean(values) + half])
-    assert looks.summary(rows.iloc[:2], "x")[["low", "high"]].isna().all().all()
+    assert common.summary(rows.iloc[:2], "x")[["low", "high"]].isna().all().all()
     logs = np.log(values)
     half = stats.t.ppf(0.975, 2) * np.std(logs, ddof=1) / np.sqrt(3)
     wanted = np.exp([logs.mean(), logs.mean() - half, logs.mean() + half])
-    assert looks.summary(rows, "x", log=True).iloc[0, 1:].tolist() == pytest.approx(wanted)
+    assert common.summary(rows, "x", log=True).iloc[0, 1:].tolist() == pytest.approx(wanted)
 
 
 def test_bars_are_our_means_and_open_marks_the_papers_values():

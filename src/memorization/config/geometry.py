@@ -309,6 +309,8 @@ class Geometry(Section):
         for where, names in named.items():
             for name in names:
                 known(name, self.models, where, "model")
+        if study.model and not own:
+            raise ValueError("third_phase.model: public models are only measured: write null")
         used = {name: self.models[name] for names in named.values() for name in names}
         for name, model in used.items():
             if isinstance(model, OwnDecoder) and not own:
@@ -353,8 +355,6 @@ class Geometry(Section):
             if self.ngrams.tokenizer:
                 raise ValueError("ngrams.tokenizer: docstrings have their own: write null")
             return
-        if self.third_phase.model:
-            raise ValueError("third_phase.model: public models are only measured: write null")
         if self.chain.model:
             raise ValueError("chain.model: public models are only measured: write null, and name them in chain.stages")
         model = self.models[self.sft.model]

@@ -1,16 +1,21 @@
 """What several papers' figures share: grids of panels, bars over buckets, means with intervals, cells of tables."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from memorization.claims.statistics import seed_interval
 from memorization.figures import style
+from memorization.figures.style import Look
+from memorization.tables.common import pick
 
 NONE = "–"  # a cell without a value
+HOLLOW: dict[str, Any] = {"mfc": "white", "mew": 0.8, "ls": "", "ms": 3.6}
 
 
 def grid_of_panels(
@@ -101,3 +106,83 @@ def cell(rows: pd.DataFrame, digits: int, factor: float) -> str:
         return NONE
     half = f"{factor * (high - low) / 2:.{digits}f}"
     return f"{factor * mean:.{digits}f}" + (f"\t±{half}" if np.isfinite(high - low) and float(half) > 0 else "")
+
+
+def mine(table: pd.DataFrame, **chosen: Any) -> pd.DataFrame:
+    """Rows of ours."""
+    return pick(table, source="ours", **chosen)
+
+
+def papers(table: pd.DataFrame, **chosen: Any) -> pd.DataFrame:
+    """Rows of the paper."""
+    return pick(table, source="paper", **chosen)
+
+
+def percent(rows: pd.DataFrame) -> pd.DataFrame:
+    """The same rows in percent."""
+    return rows.assign(value=100 * rows["value"])
+
+
+def summary(rows: pd.DataFrame, x: str, low: float = -np.inf, high: float = np.inf, log: bool = False) -> pd.DataFrame:
+    """Mean over seeds and 95 % t interval at every x: columns x, mean, low, high; no interval below three seeds.
+
+    log: geometric mean, and the interval of the mean logarithm.
+    """
+    if log:
+        rows = rows[rows["value"] > 0].assign(value=lambda t: np.log(t["value"]))
+    wide = rows.pivot_table(index=x, columns="seed", values="value", aggfunc="mean").sort_index()
+    values = wide.to_numpy(float)
+    mean, ends = np.nanmean(values, axis=1), np.full((2, len(values)), np.nan)
+    for seeds in np.unique(
+        np.isfinite(values).sum(axis=1)
+    ):  # places that some seed lacks have an interval of the others
+        here = np.isfinite(values).sum(axis=1) == seeds
+        few = values[here]
+        ends[:, here] = seed_interval(few[np.isfinite(few)].reshape(len(few), seeds))
+    ends = ends.clip(low, high)
+    found = np.exp([mean, *ends]) if log else np.array([mean, *ends])
+    return pd.DataFrame({x: wide.index.to_numpy(), "mean": found[0], "low": found[1], "high": found[2]})
+
+
+def curve(ax: Axes, rows: pd.DataFrame, look: Look, x: str = "share", **limits: Any) -> None:
+    """Mean over seeds as a line, its interval as a band; nothing without rows."""
+    if rows.empty:
+        return
+    drawn = summary(rows, x, **limits)
+    ax.plot(drawn[x], drawn["mean"], color=look.color, linestyle=look.dash, solid_capstyle="round", zorder=3)
+    ax.fill_between(drawn[x], drawn["low"], drawn["high"], color=look.color, alpha=0.15, linewidth=0, zorder=2)
+
+
+def hollow(ax: Axes, x: Any, y: Any, look: Look, **more: Any) -> None:
+    """Marks of the paper."""
+    ax.plot(x, y, marker=look.marker, mec=look.color, zorder=5, **{**HOLLOW, **more})
+
+
+def line_key(look: Look) -> Line2D:
+    """Entry of a key: a solid line in the look's color."""
+    return Line2D([], [], color=look.color, ls=look.dash, label=look.label)
+
+
+def mark_key(look: Look, filled: bool = True, label: str | None = None) -> Line2D:
+    """Entry of a key: a mark, filled for ours and open for the paper's."""
+    about: dict[str, Any] = {"mec": "white", "mew": 0.4, "ms": 5} if filled else {"mfc": "white", "mew": 0.8, "ms": 4}
+    if not filled:
+        about["mec"] = look.color
+    return Line2D([], [], color=look.color, marker=look.marker, ls="", label=label or look.label, **about)
+
+
+def key(figure: Figure, handles: Sequence[Any], ncols: int | None = None) -> None:
+    """Key above all panels."""
+    figure.legend(
+        handles=list(handles), loc="outside upper center", ncols=ncols or len(handles), columnspacing=1.3,
+        handlelength=1.6, handletextpad=0.5,
+    )  # fmt: skip
+
+
+def letters(axes: Iterable[Axes], titles: Sequence[str] = ()) -> None:
+    """Panel letters, and titles right of them over the first panels; more panels than letters have none."""
+    axes = list(axes)
+    if len(axes) <= 26:
+        style.panel_letters(axes)
+    for ax, title in zip(axes, titles, strict=False):
+        ax.set_title(title, fontsize=7.5)

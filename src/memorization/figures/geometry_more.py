@@ -10,8 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from memorization.figures import style
-from memorization.figures.common import NONE, cell
-from memorization.figures.layernorm_looks import curve, line_key
+from memorization.figures.common import NONE, cell, curve, line_key
 from memorization.figures.style import DASHDOT, DASHED, DOTTED, Look, render_table
 from memorization.tables.common import pick
 from memorization.tables.geometry_more import BINS

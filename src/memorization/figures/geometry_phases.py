@@ -11,8 +11,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
 from memorization.figures import style
+from memorization.figures.common import line_key, mine, summary
 from memorization.figures.geometry_more import token_axis
-from memorization.figures.layernorm_looks import line_key, mine, summary
 from memorization.figures.style import DOTTED, Look
 from memorization.probes.phases import PHASES
 from memorization.tables.common import pick

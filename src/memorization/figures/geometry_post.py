@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from memorization.figures import style
+from memorization.figures.common import curve, hollow, key, line_key, mark_key, mine, papers, percent
 from memorization.figures.geometry_more import token_axis
-from memorization.figures.layernorm_looks import curve, hollow, key, line_key, mark_key, mine, papers, percent
 from memorization.figures.style import DASHED, DOTTED, Look
 from memorization.tables.common import pick
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from memorization.figures import style
-from memorization.figures.common import NONE, cell
+from memorization.figures.common import NONE, cell, line_key, mine, papers
 from memorization.figures.geometry_more import token_axis
 from memorization.figures.geometry_phases import (
     FAMILIES,
@@ -32,7 +32,6 @@ from memorization.figures.geometry_phases import (
     say_missing,
 )
 from memorization.figures.geometry_third_phase import x_third_phase
-from memorization.figures.layernorm_looks import line_key, mine, papers
 from memorization.figures.style import DOTTED, Look
 from memorization.tables.common import pick
 from memorization.tables.geometry_pretraining import RANGES

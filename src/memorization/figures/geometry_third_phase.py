@@ -8,10 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from memorization.figures import style
-from memorization.figures.common import NONE, over_seeds
+from memorization.figures.common import NONE, line_key, mine, over_seeds
 from memorization.figures.geometry_more import token_axis
 from memorization.figures.geometry_phases import log_axis, phase_keys, phase_line
-from memorization.figures.layernorm_looks import line_key, mine
 from memorization.figures.style import Look
 from memorization.probes.phases import PHASES
 from memorization.tables.common import pick

@@ -15,28 +15,31 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from memorization.figures import style
-from memorization.figures.common import bars, over_seeds
+from memorization.figures.common import (
+    bars,
+    curve,
+    hollow,
+    key,
+    letters,
+    line_key,
+    mark_key,
+    mine,
+    over_seeds,
+    papers,
+    percent,
+)
 from memorization.figures.layernorm_beyond import x_budget, x_scratch
 from memorization.figures.layernorm_looks import (
     ARMS,
     OUTCOMES,
     POSITIONS,
     clock_axis,
-    curve,
     even_labels,
-    hollow,
     in_order,
-    key,
-    letters,
-    line_key,
-    mark_key,
-    mine,
     name_of,
     outcomes,
     panels_of,
-    papers,
     patch_key,
-    percent,
     percent_axis,
     point,
     stack,

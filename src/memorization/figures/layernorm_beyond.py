@@ -10,24 +10,19 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from memorization.figures import style
-from memorization.figures.common import over_seeds
-from memorization.figures.layernorm_looks import (
-    ARMS,
-    DASHES,
-    POSITIONS,
-    budget_line,
+from memorization.figures.common import (
     curve,
     hollow,
-    in_order,
     key,
     letters,
     line_key,
     mark_key,
     mine,
-    name_of,
+    over_seeds,
     papers,
     percent,
 )
+from memorization.figures.layernorm_looks import ARMS, DASHES, POSITIONS, budget_line, in_order, name_of
 from memorization.figures.style import Look
 from memorization.tables.common import pick
 

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from memorization.figures import style
+from memorization.figures.common import curve, hollow, key, letters, line_key, mark_key, mine, papers, summary
 from memorization.figures.layernorm_looks import (
     ARMS,
     GRADIENTS,
@@ -20,20 +21,11 @@ from memorization.figures.layernorm_looks import (
     RATIO,
     ROLES,
     clock_axis,
-    curve,
     even_labels,
-    hollow,
     in_order,
-    key,
-    letters,
-    line_key,
-    mark_key,
-    mine,
     name_of,
     panels_of,
-    papers,
     point,
-    summary,
     title_of,
 )
 from memorization.figures.style import Look

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from memorization.figures.common import NONE, cell
-from memorization.figures.layernorm_looks import POSITIONS, in_order, mine, name_of, papers
+from memorization.figures.common import NONE, cell, mine, papers
+from memorization.figures.layernorm_looks import POSITIONS, in_order, name_of
 from memorization.figures.style import render_table
 from memorization.tables.common import pick
 from memorization.tables.readings import READINGS

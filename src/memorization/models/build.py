@@ -1,5 +1,6 @@
 """Models from specs: real `transformers` classes at any size, from scratch or from a folder."""
 
+import json
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -166,6 +167,7 @@ def load(
 
     if not (folder / "config.json").is_file():
         raise UserError(f"no model in {folder}: run the training job that makes it first")
+    check_weights(folder)
     # it would tell of every weight of a head that is dropped or new, which is what was asked for
     level = logging.get_verbosity()
     logging.set_verbosity_error()
@@ -179,6 +181,21 @@ def load(
     if new_head:
         renew_head(model)
     return model
+
+
+def check_weights(folder: Path) -> None:
+    """UserError unless a model folder holds the safetensors weights that it should; pickled ones are never read."""
+    index = folder / "model.safetensors.index.json"
+    whole = folder / "model.safetensors"
+    shards = not whole.is_file() and index.is_file()  # in this order, as transformers looks for them
+    wanted = sorted(set(json.loads(index.read_text())["weight_map"].values())) if shards else [whole.name]
+    missing = [name for name in wanted if not (folder / name).is_file()]
+    if missing:
+        raise UserError(
+            f"{folder.name}: {folder} lacks the safetensors weights {', '.join(missing)}: delete the folder so that it "
+            "is made again; if it is an asset (config/assets.yaml), let `files` name them, and pin a revision that has "
+            "them, since pickled weights (.bin) are never read"
+        )
 
 
 def fresh(folder: Path, spec: PretrainedSpec) -> "PreTrainedModel":

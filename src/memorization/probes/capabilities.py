@@ -3,12 +3,15 @@
 Called by training as `(context, options) -> (measurement rows, item rows)`.
 """
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from memorization.errors import UserError
 from memorization.probes.completion import chunks, cross_entropy
 from memorization.probes.hidden_features import hidden_features, spectral_intervention
+from memorization.probes.representations import check_finite
 from memorization.probes.scheduled import Context, Rows, per_item, resolve
 from memorization.probes.spectrum import Spectrum
 from memorization.specs import objective_function
@@ -30,6 +33,17 @@ def answers(model: Any, items: Items) -> Answers:
     sequences, owner, starts = [], [], []
     ids = items.input_ids.cpu().numpy()
     ends = items.prompt + items.answer_length()
+    bad = np.flatnonzero((items.prompt < 1) | (ends <= items.prompt) | (ends > items.length))
+    if len(bad):
+        raise UserError(
+            f"item {bad[0]} of {items.subset[bad[0]]} has no prompt or no answer: name only sets of questions in "
+            "`questions`, stored with both"
+        )
+    for item, wrong in enumerate(items.distractors or []):
+        if not all(map(len, wrong)):
+            raise UserError(
+                f"item {item} of {items.subset[item]} has a wrong answer without tokens: leave it out of the set"
+            )
     for item in range(len(items)):
         prompt = ids[item, : items.prompt[item]].tolist()
         true = ids[item, items.prompt[item] : ends[item]].tolist()
@@ -84,7 +98,7 @@ def gradient_norm(context: Context) -> float:
 
     spec, model = context.spec, context.model
     batch = np.arange(min(spec.batch_size, len(context.train))) if context.batch is None else context.batch
-    objective = resolve(objective_function(spec.objective))
+    objective = partial(resolve(objective_function(spec.objective)), **spec.objective_options)
     with torch.enable_grad():
         summed, count = objective(model, context.train.batch(batch))
         weights = [p for p in model.parameters() if p.requires_grad]
@@ -105,10 +119,10 @@ def capabilities(context: Context, options: dict[str, Any]) -> Rows:
     for name in options["texts"]:
         some = items.at(np.flatnonzero(items.subset == name)[:TEXTS])
         if len(some):
-            value = float(cross_entropy(model, some).mean())
-            rows.append(
-                {"subset": name, "split": items.split, "metric": "cross_entropy", "value": value, "n": len(some)}
-            )
+            losses = cross_entropy(model, some)
+            check_finite(context, losses, f"the loss of {name} is")
+            about = {"subset": name, "split": items.split, "n": len(some)}
+            rows.append({**about, "metric": "cross_entropy", "value": float(losses.mean())})
     if spec.steps:
         about = {"subset": "all", "split": "train", "n": spec.batch_size}
         rows.append({**about, "metric": "gradient_norm", "value": gradient_norm(context)})
@@ -118,6 +132,7 @@ def capabilities(context: Context, options: dict[str, Any]) -> Rows:
     asked = {name: some for name, some in asked.items() if len(some)}
     for name, some in asked.items():
         found = answers(model, some)
+        check_finite(context, found[0], f"the log-likelihood of the answers to {name} is")
         rows += accuracies(name, some, found, "none", 0)
         frames.append(per_item(some, "answer_log_likelihood", found[0]))
     if context.step == spec.steps and asked:

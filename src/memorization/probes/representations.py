@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from memorization.data.patterns import generator
+from memorization.errors import UserError
 from memorization.probes.completion import chunks
 from memorization.probes.hidden_features import hidden_features
 from memorization.probes.scheduled import Context, Rows
@@ -23,6 +24,17 @@ CHUNK = 256
 PARTS = (16, 8, 4, 2, 1)  # figure 8: one part in so many of the sequences
 QUARTERS = (1, 2, 3, 4)  # and of their tokens
 WINDOWS = ("scaled", "paper")
+
+
+def check_finite(context: Context, values: Any, what: str) -> None:
+    """UserError if an array or tensor measured at this step holds NaN or infinite values."""
+    found = values if isinstance(values, np.ndarray) else values.detach().cpu().numpy()
+    if np.isfinite(found).all():
+        return
+    cause = "training has diverged: write a smaller learning_rate, or a clip_norm"
+    if context.step == 0:
+        cause = "the weights it starts from are at fault: make or fetch them again, in bfloat16 or float32"
+    raise UserError(f"{context.spec.name}: {what} NaN or infinite at step {context.step}, so {cause}")
 
 
 def sizes(sequences: int, width: int) -> list[int]:
@@ -43,12 +55,11 @@ def states(model: Any, items: Items, rows: np.ndarray) -> "Iterator[tuple[list[t
             yield [*output.hidden_states[:-1], output.last_hidden_state], length
 
 
-def measured(spectrum: Spectrum, windows: tuple[str, ...] = WINDOWS[:1]) -> list[dict[str, Any]]:
-    """Metric rows of one spectrum: RankMe, and alpha with its R^2 for each window that has ranks enough.
+def spectrum_rows(values: np.ndarray, windows: tuple[str, ...] = WINDOWS[:1]) -> list[dict[str, Any]]:
+    """Metric rows of eigenvalues (d,): RankMe, and alpha with its R^2 for each window that has ranks enough.
 
     A set of few different sequences (short questions) has fewer eigenvalues above 0 than the window has ranks.
     """
-    values = spectrum.eigenvalues()
     above = int((values > 1e-12 * values[0]).sum())
     rows: list[dict[str, Any]] = [{"metric": "rank_me", "value": rank_me(values), "window": windows[0]}]
     for window in windows:
@@ -81,6 +92,11 @@ def representations(context: Context, options: dict[str, Any]) -> Rows:
     items, model, seed = context.validation, context.model, context.spec.seed
     families = context.step in options["families"]
     text = np.flatnonzero(items.subset == "text")[: int(options["sequences"])]
+    if not len(text) or items.length[text].min() < 1:
+        raise UserError(
+            f"{context.spec.name}: representations are measured on the validation items of `text`, of which there are "
+            f"{len(text)}, {int((items.length[text] < 1).sum())} without tokens: add the set to `measured`, without them"
+        )
     number, longest = len(text), int(items.length[text].max())
     last: list[list[torch.Tensor]] = []  # batch -> layer -> (n, d)
     by_length: dict[int, list[torch.Tensor]] = {}
@@ -90,13 +106,14 @@ def representations(context: Context, options: dict[str, Any]) -> Rows:
         at = torch.as_tensor(length, device=hidden[0].device)
         row = torch.arange(len(length), device=at.device)
         last.append([layer[row, at - 1].float() for layer in hidden])
+        check_finite(context, last[-1][-1], "representations are")
         if families:
             top = hidden[-1].float()
             real = torch.arange(top.shape[1], device=at.device) < at[:, None]
             mean.append(top.masked_fill(~real[..., None], 0.0).sum(1) / at[:, None])
             every.update(top[real])
             for quarter in QUARTERS[:-1]:
-                tokens = longest * quarter // len(QUARTERS)
+                tokens = max(1, longest * quarter // len(QUARTERS))
                 by_length.setdefault(tokens, []).append(top[row, torch.clamp(at, max=tokens) - 1])
     layers = [torch.cat(parts) for parts in zip(*last, strict=True)]
     final, width = layers[-1], layers[-1].shape[1]
@@ -107,7 +124,7 @@ def representations(context: Context, options: dict[str, Any]) -> Rows:
     rows: list[dict[str, Any]] = []
 
     def add(choice: str, spectrum: Spectrum, windows: tuple[str, ...] = WINDOWS[:1], **different: Any) -> None:
-        rows.extend({**basic, "choice": choice, **different, **row} for row in measured(spectrum, windows))
+        rows.extend({**basic, "choice": choice, **different, **row} for row in spectrum_rows(spectrum.eigenvalues(), windows))
 
     whole = Spectrum().update(final)
     add("default", whole)
@@ -154,14 +171,18 @@ def of_set(model: Any, items: Items, rows: np.ndarray, token: str) -> Spectrum:
 
 
 def resampled(features: "torch.Tensor", resamples: int, seed: int, split: str) -> pd.DataFrame:
-    """RankMe and alpha of bootstrap resamples of the rows (M, d), which depend on the seed and M only."""
+    """RankMe and alpha of bootstrap resamples of the rows (M, d), which depend on the seed and M only.
+
+    alpha is NaN of a resample with too few different rows for it.
+    """
     rng = generator("representations", "resamples", seed, len(features))
     counts = rng.multinomial(len(features), np.full(len(features), 1 / len(features)), size=resamples)
     found: dict[str, list[float]] = {"rank_me_resample": [], "alpha_resample": []}
     for weights in counts:
         values = Spectrum().update(features, weights).eigenvalues()
-        found["rank_me_resample"].append(rank_me(values))
-        found["alpha_resample"].append(alpha_req(values, "scaled").alpha)
+        one = {row["metric"]: row["value"] for row in spectrum_rows(values)}
+        found["rank_me_resample"].append(one["rank_me"])
+        found["alpha_resample"].append(one.get("alpha", float("nan")))
     number = np.arange(resamples, dtype=np.int32)
     frames = [
         pd.DataFrame({"subset": "text", "split": split, "item": number, "metric": metric, "value": values})

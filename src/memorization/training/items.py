@@ -158,7 +158,9 @@ def load_items(spec: RunSpec, root: Path) -> tuple[Items, Items]:
         ],
     }
     train, validation = (read_items(spec, root, split, parts) for split, parts in wanted.items())
-    check_lengths(spec, train)
+    check_completions(spec, train)
+    for items in (train, validation):
+        check_lengths(spec, items)
     return train, validation
 
 
@@ -191,14 +193,23 @@ def read_items(spec: RunSpec, root: Path, split: str, parts: list[tuple[DataPart
     return replace(items, distractors=found["distractors"]) if any(found["distractors"]) else items
 
 
-def check_lengths(spec: RunSpec, items: Items) -> None:
-    """Refuse items that are shorter than prompt + completion, or longer than the model's positions."""
+def check_completions(spec: RunSpec, items: Items) -> None:
+    """Refuse items that are shorter than prompt + completion."""
     measured = items.prompt > 0  # background text has no prompt: nothing of it is completed
     shortest = int((items.length - items.prompt)[measured].min(initial=spec.completion_length))
     if shortest < spec.completion_length:
         raise UserError(
             f"{spec.name}: the shortest item leaves {shortest} tokens after its prompt, "
             f"completion: {spec.completion_length} does not fit: write a smaller prompt or completion, or longer items"
+        )
+
+
+def check_lengths(spec: RunSpec, items: Items) -> None:
+    """Refuse items without tokens, and those longer than the model's positions."""
+    for subset in dict.fromkeys(items.subset[items.length < 1]):
+        raise UserError(
+            f"{spec.name}: the {items.split} items of {subset} hold one without tokens: delete its folder below data/ "
+            "so that it is made again, or leave out empty texts of your own"
         )
     if isinstance(spec.model, ModelSpec) and int(items.length.max(initial=0)) > spec.model.positions:
         raise UserError(
