@@ -127,8 +127,8 @@ MISTAKES = [
     (measuring(checkpoint=3), "measuring.checkpoint`: did you mean 'checkpoints'?"),
     (measuring(temperature=0), "temperature: input should be greater than 0, not 0"),
     # n-grams and the toy model
-    (ngrams(engine="api"), "ngrams: index: engine api needs one: write its name (local: its folder), or engine: own"),
-    (ngrams(engine="local"), "ngrams: index: engine local needs one: write its name (local: its folder)"),
+    (ngrams(engine="api"), "ngrams: index: engine api needs one: write its name (local: folder), or engine: own"),
+    (ngrams(engine="local"), "ngrams: index: engine local needs one: write its name (local: folder)"),
     (ngrams(index="x"), 'ngrams: index: engine own has none: write index: "", or engine: api or local'),
     (ngrams(engine="apis"), "input should be 'own', 'api' or 'local', not 'apis'"),
     (ngrams(tokenizer="llama_2"), "ngrams.tokenizer: docstrings have their own: write null"),

@@ -330,6 +330,8 @@ def test_rule_graph_of_the_readme_names_rules_that_exist():
     numbered |= set(re.findall(r'f"(make_\w+)_\{', rules))
     sets = yaml.safe_load((ROOT / "config/papers/layernorm.yaml").read_text())["sets"]
     numbered |= {f"make_labelled_{name}" for name in sets}  # these rules have names
+    corpora = yaml.safe_load((ROOT / "config/papers/geometry.yaml").read_text())["corpora"]
+    numbered |= {f"make_facts_{name}" for name in corpora}
     graph = gallery.block(ROOT / "README.md", "rulegraph")
     assert set(re.findall(r"^    (\w+) --> ", graph, re.M)) <= known | numbered, AGAIN
     for edge in ("train --> test_claims", "train --> decode_arms", "decode_arms --> make_tables_tokenswap"):
@@ -365,6 +367,7 @@ def finished(tmp_path):
         {"claim": "order", "verdict": "contradicted", "tables": "patterns_fig2a, patterns_fig2b", "published": 0.5},
         {"paper": "tokenswap", "claim": "trade_off", "verdict": "inconclusive", "tables": "tokenswap_fig3"},
         {"paper": "layernorm", "claim": "pre_gap", "verdict": "not tested", "tables": "layernorm_fig2"},
+        {"paper": "geometry", "claim": "toy_warmup", "verdict": "reproduced", "tables": "geometry_fig4"},
     ]
     results.mkdir(parents=True)
     rows = [{**CLAIM, **claim} for claim in claims]
@@ -384,6 +387,7 @@ def finished(tmp_path):
         planned = gallery.plan(gallery.load_config(ROOT / "config", {"scale": "laptop"}), paper)
         jobs += [*(f"train/{group}" for group in planned.groups), *(f"decode_arms/{job}" for job in planned.arm_groups)]
         jobs += [f"{kind}/{paper}_{i}" for kind in ("make_tables", "plot") for i in range(len(CATALOG))]
+    jobs += runs.APART.values()
     for job in jobs:
         path = results / "benchmarks" / f"{job}.tsv"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -420,6 +424,8 @@ def test_refresh_writes_pictures_times_and_verdicts(finished, drawn):
     assert "1 reproduced" in tally["patterns"] and "1 contradicted" in tally["patterns"]
     assert "0 inconclusive" in tally["patterns"] and "1 inconclusive" in tally["tokenswap"]
     assert "– 1 not tested" in tally["layernorm"] and "– pre_gap" in lines["layernorm_fig2"]
+    # the toy model is one job, which trains nothing
+    assert "✓ toy_warmup" in lines["geometry_fig4"] and f"| {gallery.minutes(3 * SECONDS)} |" in lines["geometry_fig4"]
     assert "? trade_off" in lines["tokenswap_fig3"] and "trade_off" not in lines["tokenswap_tab12"]
     assert all(f"docs/gallery/{name}.png" in readme for names in gallery.SHOWN.values() for name in names)
     behind = runs.jobs_behind(gallery.load_config(ROOT / "config", {"scale": "laptop"}), "tokenswap", ["sizes"])
@@ -427,6 +433,7 @@ def test_refresh_writes_pictures_times_and_verdicts(finished, drawn):
 
     assert "| `trade_off` |" in (repository / "docs/tokenswap.md").read_text()
     assert "| `pre_gap` |" in (repository / "docs/layernorm.md").read_text()
+    assert "| `toy_warmup` |" in (repository / "docs/geometry.md").read_text()
     page = (repository / "docs/patterns.md").read_text()
     row = next(line for line in page.splitlines() if line.startswith("| `order` |"))
     assert "trade_off" not in page

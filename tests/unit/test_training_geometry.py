@@ -1,8 +1,9 @@
-"""Runs of all stages of `geometry`: kept models, starts, measured sets, models that are only measured, the same bytes."""
+"""Runs of all stages of `geometry`: kept models, starts, sets and models that are only measured, the same bytes."""
 
 import json
 import shutil
 import signal
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -241,10 +242,9 @@ def test_half_keeps_a_public_checkpoint_as_it_is_stored(root, half):
         assert torch.equal(mine.float(), theirs.float())
 
 
-@pytest.mark.parametrize("half", [True, False])
-def test_a_run_without_steps_measures_once_and_saves_nothing(root, tmp_path, half):
+def test_a_run_without_steps_measures_once_and_saves_nothing(root, tmp_path):
     save_asset(root)
-    run = revision_run(model=PretrainedSpec(asset="tiny_step5", parameters=1000, half=half))
+    run = revision_run()
     entry = train(run, root, tmp_path / "run", code="c")
     rows, items = rows_of(tmp_path / "run"), RowLog(tmp_path / "run" / "items").collect()
     assert set(rows["step"]) == {0} == set(items["step"]) and np.isfinite(rows["value"]).all()
@@ -281,7 +281,7 @@ def undisturbed(based, tmp_path_factory):
     return {stage: outcome(work / stage) for stage in ("sft", "dpo", "grpo")}
 
 
-@pytest.mark.parametrize("kills", [[1, 3], [4], [5]])
+@pytest.mark.parametrize("kills", [[1, 3], [5]])
 @pytest.mark.parametrize("stage", ["dpo", "grpo"])
 def test_killed_post_training_goes_on_to_the_same_bytes(based, tmp_path, undisturbed, stage, kills):
     """What dpo and grpo compare with is the first model, whichever state they go on from."""
@@ -372,7 +372,7 @@ def test_one_job_trains_the_whole_chain_and_again_to_the_same_end(root, tmp_path
         }  # fmt: skip
     assert (metrics["revision"] == "step" + metrics["step"].astype(str)).all()
     # a stage begins where the one before has ended: the same model, measured on the same sequences
-    for before, after in zip(names[2:], names[3:], strict=False):
+    for before, after in pairwise(names[2:]):
         ends = []
         for name, step in ((before, 6), (after, 0)):
             mine = metrics[(metrics["run"] == name) & (metrics["step"] == step) & metrics["metric"].ne("pass_at_k")]

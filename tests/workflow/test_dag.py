@@ -143,6 +143,13 @@ FLIPS: dict[str, Any] = {
     "tokenswap.recipes.tuned.goldfish": 5,
     "tokenswap.recipes.wild.tokenizer": None,  # only where a recipe starts from nothing
     "layernorm.fine_tuning.digits.epochs.post": None,  # no image model is Post-LN
+    "geometry.corpora.facts.entities": 40,
+    "geometry.corpora.facts.gap": [5, 14],
+    "geometry.corpora.facts.small_vocabulary": 600,
+    "geometry.measuring.sequences": 900,
+    "geometry.measuring.samples": 600,
+    "geometry.sft.bases": [250, 700, 1400, 2000],
+    "geometry.toy.settings.wide.dimension": 1,
 }
 BY_NAME: dict[str, Any] = {
     "kind": None,

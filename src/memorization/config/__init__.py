@@ -8,7 +8,7 @@ user gives (`--configfile`, `--config`). `config/schema.json` is generated from 
 import json
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_origin
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError
@@ -106,7 +106,7 @@ def check_writable(folder: Path) -> None:
 
 def problem(error: Any, merged: dict[str, Any]) -> str:
     """One sentence about one validation error."""
-    place = keys_only([str(part) for part in error["loc"]], merged)
+    place = keys_only([str(part) for part in error["loc"]], merged, missing=error["type"] == "missing")
     where = ".".join(place) or "config"
     if error["type"] == "extra_forbidden":
         return f"config: unknown key `{where}`{nearest(place[-1], sorted(set(fields_at(place[:-1])) - {place[-1]}))}"
@@ -119,12 +119,15 @@ def problem(error: Any, merged: dict[str, Any]) -> str:
     return f"config: {where}: {message}, not {error['input']!r}"
 
 
-def keys_only(place: list[str], merged: Any) -> list[str]:
-    """A place without the parts that pydantic adds where a section is one of several kinds; they are no keys."""
+def keys_only(place: list[str], merged: Any, *, missing: bool = False) -> list[str]:
+    """A place without the parts that pydantic adds where a section is one of several kinds; they are no keys.
+
+    missing: the last part is a key that is not there.
+    """
     kept = []
     for number, part in enumerate(place):
         last = number == len(place) - 1
-        if isinstance(merged, dict) and part not in merged and not last:
+        if isinstance(merged, dict) and part not in merged and not (last and missing):
             continue
         kept.append(part)
         merged = merged.get(part) if isinstance(merged, dict) else None
@@ -134,10 +137,14 @@ def keys_only(place: list[str], merged: Any) -> list[str]:
 def fields_at(place: list[str]) -> list[str]:
     """Keys allowed at a place of the configuration; where a section is one of several kinds, those of all."""
     models: list[Any] = [Config]
+    named = False  # whether the next part is the name of an entry, not a field
     for part in place:
-        inner = [m.model_fields[part].annotation if part in m.model_fields else None for m in models]
-        if any(annotation is not None for annotation in inner):
-            models = [found for annotation in inner for found in models_inside(annotation)]
+        inner = [m.model_fields[part].annotation for m in models if part in m.model_fields]
+        if named or not inner:
+            named = False
+            continue
+        models = [found for annotation in inner for found in models_inside(annotation)]
+        named = any(get_origin(annotation) is dict for annotation in inner)
     return [name for model in models for name in model.model_fields]
 
 

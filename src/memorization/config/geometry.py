@@ -43,9 +43,9 @@ class OwnFacts(Section):
         if low > high:
             raise ValueError(f"gap: {low} is more than {high}: write the smaller number first")
         # the long format of post-training, see `memorization.data.facts`: 14 tokens of text, three marks and a person
-        if 18 + self.answer_tokens > self.length:
+        if (longest := 18 + self.answer_tokens) > self.length:
             raise ValueError(
-                f"length: long questions have {18 + self.answer_tokens} tokens: write a longer length or fewer answer_tokens"
+                f"length: long questions have {longest} tokens: write a longer length or fewer answer_tokens"
             )
         # two tokens of the question, the mark of the reply and the reply itself
         if high + 3 + self.answer_tokens > self.length:
@@ -75,6 +75,7 @@ class PublicTexts(Section):
     files: Annotated[list[str], Field(min_length=1)]
     validation_files: list[str] = Field(default=[], description="of the test rows; by default those of `files`")
     columns: dict[str, str] = Field(default={}, description="what it is here -> the column's name there")
+    number: Positive | None = Field(default=None, description="of texts, where there are fewer than `probe`")
 
 
 class PublicFacts(Section):
@@ -175,7 +176,7 @@ class Pretrained(Section):
     """Runs = models x seeds."""
 
     models: list[Name]
-    steps: Positive | None = Field(default=None, description="overrides pretraining.steps for these models")
+    steps: Positive | None = Field(default=None, description="overrides pretraining.steps")
     seeds: Positive | None = Field(default=None, description="overrides `seeds`")
 
 
@@ -229,7 +230,7 @@ class Counting(Section):
         if self.engine == "own" and self.index:
             raise ValueError('index: engine own has none: write index: "", or engine: api or local')
         if self.engine != "own" and not self.index:
-            raise ValueError(f"index: engine {self.engine} needs one: write its name (local: its folder), or engine: own")
+            raise ValueError(f"index: engine {self.engine} needs one: write its name (local: folder), or engine: own")
         return self
 
 
@@ -323,8 +324,8 @@ class Geometry(Section):
         small = [name for name, variant in study.variants.items() if variant.small_vocabulary and study.model]
         if small and not (isinstance(self.data, OwnFacts) and self.data.small_vocabulary):
             raise ValueError(
-                f"third_phase.variants.{small[0]}: the corpus has no small vocabulary: write the number of its tokens as "
-                f"corpora.{self.corpus}.small_vocabulary"
+                f"third_phase.variants.{small[0]}: the corpus has no small vocabulary: write the number of its tokens "
+                f"as corpora.{self.corpus}.small_vocabulary"
             )
         steps = self.main.steps or self.pretraining.steps
         if own and max(self.sft.bases) > steps:
@@ -363,6 +364,6 @@ class Geometry(Section):
                 raise ValueError(f"sft.bases: {self.sft.model} has no checkpoint {step}: known are {model.steps}")
         if self.ngrams.engine == "own" or not self.ngrams.tokenizer:
             raise ValueError(
-                "ngrams: engine own counts docstrings only: of downloaded sets write engine: api or local, its index and "
-                "its tokenizer"
+                "ngrams: engine own counts docstrings only: of downloaded sets write engine: api or local, its index "
+                "and its tokenizer"
             )

@@ -9,7 +9,8 @@ on Anthropic HH and AlpacaFarm. Keys of a `spec` beside those of every kind:
     shortest      texts must have more tokens than that
     reply_length  most tokens of prompt and reply in short, long and preferences; `length` if not given
     sets          folder -> where it comes from: asset, files (patterns), validation_files (of the validation rows;
-                  by default rows of `files` that are not trained on), columns (what a column is -> its name)
+                  by default rows of `files` that are not trained on), columns (what a column is -> its name), number (of
+                  texts, where the set has fewer than `probe`)
 
 Columns, with the names they have by default; "" stands for a column that is not there:
 
@@ -188,7 +189,7 @@ def texts(
     spec: Mapping[str, Any], folder: str, source: Source, seed: int, tokenizer: "Tokenizer", end: int
 ) -> dict[str, Rows]:
     """Beginnings of texts, as the paper takes them: cut after `length` tokens, those of at most `shortest` left out."""
-    length, shortest, number = spec["length"], spec["shortest"], spec["probe"]
+    length, shortest, number = spec["length"], spec["shortest"], source.get("number") or spec["probe"]
     if shortest >= length:
         raise UserError(f"{name_of(spec)}: shortest is {shortest}; write less than length, {length}.")
     pool: list[list[int]] = []

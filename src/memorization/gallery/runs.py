@@ -14,6 +14,8 @@ from memorization.provenance.record import read_provenance
 
 Catalog = dict[str, FigureEntry]
 NAMED = 3  # missing files that an error names
+# folder of what is measured without training -> its rule, which its benchmark file is named by
+APART = {"geometry/ngrams": "score_ngrams", "geometry/toy": "simulate_toy"}
 
 
 def read_ledger(results: Path, papers: Sequence[str], scale: str) -> pd.DataFrame:
@@ -72,24 +74,27 @@ def benchmark(path: Path) -> float:
 
 def jobs_behind(config: Config, paper: str, experiments: Sequence[str]) -> list[str]:
     """Training and decoding jobs that experiments need, as their benchmark files are named: "train/<group>",
-    "decode_arms/<job>".
+    "decode_arms/<job>"; and what is measured without training, by rule.
 
     Training jobs are those whose rows are read, those whose models a decoding job loads, and those that these start
     from.
     """
     planned = plan(config, paper)
     owner = planned.group_of()
-    training, decoding = [], []
+    training, decoding, apart = [], [], []
     for folder in planned.tables_for(experiments):
         kind, _, job = folder.rpartition("/")
         if kind == "train":
             training.append(job)
             continue
+        if folder in APART:
+            apart.append(APART[folder])
+            continue
         decoding.append(f"decode_arms/{job}")
         training += [owner[ref.run] for ref in models_of(arm_group_spec(config, job)) if ref.run]
     for job in training:  # grows on the way
         training += [first for first in planned.needed_first(job) if first not in training]
-    return [f"train/{job}" for job in dict.fromkeys(training)] + decoding
+    return [f"train/{job}" for job in dict.fromkeys(training)] + decoding + apart
 
 
 def figure_seconds(results: Path, figure: str, catalog: Catalog, config: Config) -> float:

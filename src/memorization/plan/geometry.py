@@ -107,23 +107,14 @@ def representation_probe(
 
 def capability_probe(config: Config, at: list[int], texts: list[str], questions: list[str]) -> ProbeSpec:
     """Loss of texts, and answers to questions."""
-    options: dict[str, Any] = {
-        "texts": texts,
-        "questions": questions,
-        "components": list(config.geometry.measuring.components),
-    }
+    components = list(config.geometry.measuring.components)
+    options: dict[str, Any] = {"texts": texts, "questions": questions, "components": components}
     return ProbeSpec(function=f"{PROBES}.capabilities:capabilities", at=at, options=options)
 
 
 def labels(stage: str, width: int, tokens: int, **more: str | int) -> dict[str, str | int | float]:
     """Columns that every row of a run carries; tokens: of an update."""
-    base: dict[str, str | int | float] = {
-        "variant": "base",
-        "base_tokens": 0,
-        "base_step": 0,
-        "format": "",
-        "start": "",
-    }
+    base: dict[str, Any] = {"variant": "base", "base_tokens": 0, "base_step": 0, "format": "", "start": ""}
     return {**base, "stage": stage, "width": width, "tokens_per_step": tokens, **more}
 
 
@@ -148,10 +139,9 @@ def pretraining_run(
     ending = "_small" if few else ""
     at = log_steps(steps, section.measuring.checkpoints)
     update = {key: getattr(change, key) for key in ("weight_decay", "schedule") if getattr(change, key) is not None}
-    texts = text_sets(config)
     whole = whole and not few
     probes = [
-        representation_probe(config, at, sets=["facts", *texts] if whole else None),
+        representation_probe(config, at, sets=["facts", *text_sets(config)] if whole else None),
         capability_probe(config, at, ["text", "facts"], list(OTHERS) if whole else ["facts"]),
     ]
     sets = [] if whole else [DataPart(set="facts", folder=f"facts{ending}", items=data.questions)]
@@ -207,7 +197,6 @@ def revision_run(config: Config, label: str, model: PublicDecoder, step: int, st
             capability_probe(config, [0], ["text", *text_sets(config)], list(OTHERS)),
         ]
     )
-    start = {"sft": "base", "dpo": "sft", "grpo": "dpo"}.get(stage, "")
     return RunSpec(
         name=f"geometry-{label}-step{step}",
         **common(config, label, 0),
@@ -222,7 +211,7 @@ def revision_run(config: Config, label: str, model: PublicDecoder, step: int, st
             model.tokens_per_step,
             base_tokens=0 if post else step * model.tokens_per_step,
             base_step=step if post else 0,
-            start=start,
+            start={"sft": "base", "dpo": "sft", "grpo": "dpo"}.get(stage, ""),
         ),
     )
 
@@ -375,8 +364,8 @@ def plan_geometry(config: Config) -> Plan:
     asking = {"sft": section.sft.seeds or config.seeds, "chain": section.chain.seeds or config.seeds}
     for seed in range(max(asking.values())):
         tuned = tuned_runs(config, seed)
-        for name, seeds in asking.items():
-            add(plan, name, tuned[name] if seed < seeds else [])
+        for name, number in asking.items():
+            add(plan, name, tuned[name] if seed < number else [])
     for stage, one in section.chain.stages.items():
         label = f"{stage}_{one.asset}"
         add(plan, "chain", [revision_run(config, label, one, step, stage) for step in one.steps])
@@ -393,7 +382,7 @@ def add_first(config: Config, plan: Plan) -> None:
         if run.labels["stage"] == "pretraining" or not run.steps:
             continue
         judge = tuned_runs(config, run.seed)["sft"][0]
-        for needed in filter(None, (*run.reads, run.initial and run.initial.run)):
+        for needed in [*run.reads, *([run.initial.run] if run.initial else [])]:
             if needed not in plan.runs:
                 base = pretraining_run(config, name, run.seed, base_steps(config), whole=True)
                 plan.runs[needed] = judge if needed == judge.name else base
@@ -463,16 +452,14 @@ def geometry_sets(config: Config, plan: Plan) -> dict[str, dict[str, Any]]:
         folders = ["text", "facts", "continuations", "other", "shuffled", "short", "long", "preferences"]
         small = ["text_small", "facts_small"] if section.data.small_vocabulary else []
         return {"facts": {**facts_spec(config), **seeds, "folders": folders + small}}
-    used = dict.fromkeys(tokenizers(config))
     assert isinstance(section.data, PublicFacts)
     return {
         name: {
             **section.data.model_dump(),
             **seeds,
-            "tokenizer": name,
-            "folders": [f"{one}_{name}" for one in section.data.sets],
+            **{"tokenizer": name, "folders": [f"{one}_{name}" for one in section.data.sets]},
         }
-        for name in used
+        for name in dict.fromkeys(tokenizers(config))
     }
 
 

@@ -92,10 +92,11 @@ def representations(context: Context, options: dict[str, Any]) -> Rows:
     items, model, seed = context.validation, context.model, context.spec.seed
     families = context.step in options["families"]
     text = np.flatnonzero(items.subset == "text")[: int(options["sequences"])]
-    if not len(text) or items.length[text].min() < 1:
+    empty = int((items.length[text] < 1).sum())
+    if empty or not len(text):
         raise UserError(
             f"{context.spec.name}: representations are measured on the validation items of `text`, of which there are "
-            f"{len(text)}, {int((items.length[text] < 1).sum())} without tokens: add the set to `measured`, without them"
+            f"{len(text)}, {empty} without tokens: add the set to `measured`, without them"
         )
     number, longest = len(text), int(items.length[text].max())
     last: list[list[torch.Tensor]] = []  # batch -> layer -> (n, d)
@@ -124,7 +125,9 @@ def representations(context: Context, options: dict[str, Any]) -> Rows:
     rows: list[dict[str, Any]] = []
 
     def add(choice: str, spectrum: Spectrum, windows: tuple[str, ...] = WINDOWS[:1], **different: Any) -> None:
-        rows.extend({**basic, "choice": choice, **different, **row} for row in spectrum_rows(spectrum.eigenvalues(), windows))
+        rows.extend(
+            {**basic, "choice": choice, **different, **row} for row in spectrum_rows(spectrum.eigenvalues(), windows)
+        )
 
     whole = Spectrum().update(final)
     add("default", whole)
