@@ -311,7 +311,8 @@ def test_post_training_keeps_the_model_and_says_how_much_it_has_seen(planned):
             continue
         base = section.models[section.sft.model]
         step = base.tokens_per_step if public(run) else section.pretraining.batch_size * data.length
-        assert run.labels["tokens_per_step"] == 0 and run.labels["base_tokens"] == run.labels["base_step"] * step
+        assert run.labels["tokens_per_step"] == run.batch_size * data.length
+        assert run.labels["base_tokens"] == run.labels["base_step"] * step
         if run.initial:
             first = made.runs[run.initial.run]
             assert (first.model, first.seed, first.model_name) == (run.model, run.seed, run.model_name)
@@ -404,8 +405,7 @@ def test_public_checkpoints_are_measured_and_not_trained(paper):
             f"{part.set}_{model.tokenizer}" for part in run.data.measured
         }
         assert (run.labels["width"], run.labels["tokens_per_step"]) == (model.width, model.tokens_per_step)
-        assert run.labels["base_tokens"] == (0 if post(run) else step * model.tokens_per_step)
-        assert run.labels["base_step"] == (step if post(run) else 0)
+        assert run.labels["base_tokens"] == step * model.tokens_per_step and run.labels["base_step"] == 0
         names = {probe.function.split(":")[1] for probe in run.probes}
         assert names == {"representations", "replies" if post(run) else "capabilities"}
         if not post(run):
@@ -436,7 +436,7 @@ def test_public_fine_tuning_starts_from_checkpoints_of_the_hub(paper):
 def test_chains_of_public_models_are_what_is_published(paper):
     _, made = paper
     found = [
-        (run.labels["stage"], run.labels["start"], run.labels["base_step"])
+        (run.labels["stage"], run.labels["start"], run.labels["base_tokens"])
         for run in map(made.runs.get, made.experiments["chain"])
     ]
     assert found == [

@@ -11,8 +11,7 @@ from memorization.plan.common import Plan, pack, place
 from memorization.specs import DataPart, DataSpec, Initial, ModelSpec, PretrainedSpec, ProbeSpec, RunSpec
 
 PROBES = "memorization.probes"
-OTHERS = ("facts", "continuations")  # questions
-STAGES = ("sft", "dpo", "grpo")
+OTHERS, STAGES = ("facts", "continuations"), ("sft", "dpo", "grpo")
 
 
 def log_steps(last: int, number: int) -> list[int]:
@@ -183,7 +182,10 @@ def ending_of(config: Config) -> int:
 
 
 def revision_run(config: Config, label: str, model: PublicDecoder, step: int, stage: str = "pretraining") -> RunSpec:
-    """A public checkpoint, which is only measured: a run without updates."""
+    """A public checkpoint, which is only measured: a run without updates.
+
+    Those of post-training are one model, "chain", whose tokens are steps.
+    """
     ending = f"_{model.tokenizer}"
     post = stage != "pretraining"
     sets = measured(config, ending, questions=not post)
@@ -199,7 +201,7 @@ def revision_run(config: Config, label: str, model: PublicDecoder, step: int, st
     )
     return RunSpec(
         name=f"geometry-{label}-step{step}",
-        **common(config, label, 0),
+        **common(config, "chain" if post else label, 0),
         model=PretrainedSpec(asset=f"{model.asset}_step{step}", parameters=model.parameters, half=True),
         data=DataSpec(parts=[], measured=sets, seed=0),
         steps=0,
@@ -209,8 +211,7 @@ def revision_run(config: Config, label: str, model: PublicDecoder, step: int, st
             stage,
             model.width,
             model.tokens_per_step,
-            base_tokens=0 if post else step * model.tokens_per_step,
-            base_step=step if post else 0,
+            base_tokens=step * model.tokens_per_step,
             start={"sft": "base", "dpo": "sft", "grpo": "dpo"}.get(stage, ""),
         ),
     )
@@ -284,7 +285,7 @@ def tuning_run(
         labels=labels(
             stage,
             model.width,
-            0,
+            recipe.batch_size * section.data.length,  # at most: only their order counts
             base_step=base,
             format="both" if len(formats) > 1 else formats[0],
             start=start,

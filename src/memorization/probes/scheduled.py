@@ -37,8 +37,10 @@ class Context:
 
 def model_folder(run: str, root: Path, work: Path | None = None) -> Path:
     """Folder of a run's last model: below `root`, `results/<scale>`, or until its job ends beside `work` of another."""
-    beside = work.parent / run / "model" if work else None
-    return beside if beside and beside.is_dir() else root / "models" / run
+    beside = work.parent / run if work else None
+    if beside and (beside / "done.json").is_file() and (beside / "model").is_dir():
+        return beside / "model"
+    return root / "models" / run
 
 
 Rows = tuple[list[dict[str, Any]], list[pd.DataFrame]]

@@ -38,6 +38,9 @@ def chain_of(metrics: pd.DataFrame, figure: str) -> pd.DataFrame:
     rows = pick(metrics, experiment="chain") if len(metrics) else metrics
     rows = some(rows, figure, "experiment chain")
     rows = rows[rows["start"].eq(rows["stage"].map(CHAIN))]
+    # a public checkpoint is a run of its own, measured at its step 0; its tokens are then counted in steps
+    apart = rows["tokens_per_step"].eq(1)
+    rows = rows.assign(step=rows["step"].where(~apart, rows["base_tokens"]))
     begins, total = {}, 0
     for stage in CHAIN:
         begins[stage] = total
@@ -47,14 +50,16 @@ def chain_of(metrics: pd.DataFrame, figure: str) -> pd.DataFrame:
 
 
 def along(chain: pd.DataFrame) -> pd.DataFrame:
-    """RankMe along the chain in units of its value before SFT, for the text probe and the task probe.
+    """RankMe along the chain in units of its first value, for the text probe and the task probe.
 
-    Panels are `rank_me_text` and `rank_me_task`. A model and seed without the measurement before SFT is left out.
+    Panels are `rank_me_text` and `rank_me_task`. The first value is that before SFT, or where only the end of SFT is
+    public that.
     """
     frames = []
     for probe, chosen in PROBES.items():
         rows = pick(chain, metric="rank_me", **chosen)
-        first = pick(rows, stage="sft", step=0).groupby(["model", "seed"])["value"].mean().rename("before")
+        begin = rows["at"].eq(rows.groupby(["model", "seed"])["at"].transform("min"))
+        first = rows[begin].groupby(["model", "seed"])["value"].mean().rename("before")
         both = rows.merge(first.reset_index(), on=["model", "seed"])
         frames.append(both.assign(panel=f"rank_me_{probe}", value=both["value"] / both["before"]))
     return pd.concat(frames, ignore_index=True)

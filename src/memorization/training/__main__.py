@@ -127,7 +127,8 @@ def finish(
             shutil.rmtree(target, ignore_errors=True)
             target.parent.mkdir(parents=True, exist_ok=True)
             source.rename(target)
-        runs[run.name] = {**runs[run.name], "model": f"models/{run.name}", "spec": run.model_dump(mode="json")}
+        kept = f"models/{run.name}" if run.steps else None  # one that was only measured has no model of its own
+        runs[run.name] = {**runs[run.name], "model": kept, "spec": run.model_dump(mode="json")}
     write_table(metrics, options.metrics, record)
     write_table(items, options.items, record)
     timing = {
