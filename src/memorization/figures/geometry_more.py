@@ -182,6 +182,10 @@ def fig8(table: pd.DataFrame, params: Params) -> Figure:
         "length": _parts("length", "#7FC8A9", "#00382B"),
     }
     columns = [(choice, metric, name) for choice in lines for metric, name in (("rank_me", "RankMe"), ("alpha", "α"))]
+    # wide models need more sequences: only the parts that all models were measured on are compared
+    share = table["sequences"] / table.groupby("model")["sequences"].transform("max")
+    models = table.groupby([table["choice"], share.round(6)])["model"].transform("nunique")
+    table = table[table["choice"].ne("sequences") | models.eq(table["model"].nunique())]
     figure, _ = panels(table, params, columns, lines)
     widest = table.sort_values("width")["model"].iloc[-1]
     for choice, where, title in (("sequences", "upper left", "sequences:"), ("length", "upper right", "length:")):

@@ -49,15 +49,24 @@ def commonest(labels: pd.Series) -> str:
     return str(counts.index[0]) if len(counts) and 2 * counts.iloc[0] > len(labels) else ""
 
 
-def phase_line(ax: Axes, rows: pd.DataFrame, color: str, log: bool = False, band: bool = True, **more: Any) -> None:
+def phase_line(
+    ax: Axes,
+    rows: pd.DataFrame,
+    color: str,
+    log: bool = False,
+    band: bool = True,
+    limits: tuple[float, float] = (-np.inf, np.inf),
+    **more: Any,
+) -> None:
     """Mean over seeds against tokens, each stretch in the style of its phase, and the 95 % t interval as a band.
 
-    A stretch has the phase of its right end, in which most seeds are. log: geometric means. Nothing without rows.
+    A stretch has the phase of its right end, in which most seeds are. log: geometric means. limits: the band is
+    cut there. Nothing without rows.
     """
     rows = rows[rows["value"].notna()]
     if rows.empty:
         return
-    drawn = summary(rows, "tokens", log=log)
+    drawn = summary(rows, "tokens", *limits, log=log)
     labels = rows.groupby("tokens")["phase"].agg(commonest).reindex(drawn["tokens"]).to_numpy()
     x, y = drawn["tokens"].to_numpy(), drawn["mean"].to_numpy()
     start = 0

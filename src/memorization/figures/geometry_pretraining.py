@@ -206,7 +206,7 @@ def fig3(table: pd.DataFrame, params: Params) -> Figure:
         _rho(upper, part)
         _beside(upper, part, limits[1], label=k + 1 == len(models) or k % 4 == 3)
         for (metric, subset), look in ABLE.items():
-            phase_line(lower, pick(part, metric=metric, subset=subset), look.color)
+            phase_line(lower, pick(part, metric=metric, subset=subset), look.color, limits=(0, 1))
         lower.axhline(0.25, color=style.MUTED, lw=0.6, ls=DOTTED, zorder=1)
         wide = f", width {part['width'].iloc[0]:g}" if len(models) < 4 else ""
         upper.set_title(name_of(model) + wide)
