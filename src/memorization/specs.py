@@ -47,7 +47,7 @@ class Stack(Spec):
 
 
 class ModelSpec(Stack):
-    """A decoder. openai_gpt is the first GPT, Post-LN; the others are Pre-LN. tied: input and output embedding are one."""
+    """A decoder. openai_gpt is the first GPT, Post-LN; the others are Pre-LN. tied: both embeddings are one matrix."""
 
     architecture: Literal["gpt2", "gpt_neox", "openai_gpt"] = "gpt2"
     positions: Positive
@@ -144,8 +144,8 @@ class LabelSpec(Spec):
 class DataSpec(Spec):
     """Training items of one or more sets, and `validation` items (over all parts, in the same proportions).
 
-    measured: sets of which the first `items` validation items are measured too, whatever the run trains on. A model that
-    is only measured trains on no parts.
+    measured: sets of which the first `items` validation items are measured too, whatever the run trains on. A model
+    that is only measured trains on no parts.
     """
 
     parts: list[DataPart]
@@ -183,7 +183,7 @@ class OptimizerSpec(Spec):
 
 
 class ProbeSpec(Spec):
-    """A measuring function called at step 0, every `every` steps and at the last step; or at the steps `at` and the last.
+    """A measuring function called at step 0, every `every` steps and at the last; or at the steps `at` and the last.
 
     Functions are named "package.module:name". `before` also looks at the model just before such a step.
     """
@@ -211,8 +211,8 @@ class RunSpec(Spec):
 
     strip: norms whose gains and biases are fixed at 1 and 0 before the first update
     (`memorization.models.norms.strip_norm_parameters`). labels: columns that every row of the run carries. steps: with
-    none a model is only measured, as public checkpoints are. keep: steps whose model is kept beside the last, in a folder
-    `step<number>`. reads: runs whose models the probes look at.
+    none a model is only measured, as public checkpoints are. keep: steps whose model is kept beside the last, in a
+    folder `step<number>`. reads: runs whose models the probes look at.
     """
 
     name: str

@@ -172,7 +172,7 @@ def test_main_runs_by_hand(laptop):
         "base_tokens": 0, "base_step": 0, "format": "", "start": "",
     }  # fmt: skip
     spectra, able = probe_of(run, "representations"), probe_of(run, "capabilities")
-    assert spectra.at == able.at == log_steps(2000, measuring.checkpoints)
+    assert spectra.at == able.at == sorted({*log_steps(2000, measuring.checkpoints), *run.keep})
     families = spectra.options["families"]
     assert families == sorted({*spectra.at[:: measuring.families_every], 2000}) and set(families) < set(spectra.at)
     assert spectra.options["sets"] == ["facts", "other", "shuffled"] and spectra.options["prompts"] == []

@@ -36,8 +36,8 @@ def main(smk: Any) -> None:
         engine = make_engine(spec["engine"], spec["index"], Path(smk.output.metrics).parent.parent)
         found, per_item = score(trained, questions, engine=engine)
         about = {"run": f"ngrams-s{seed}", "seed": seed, "data": "main"}
-        common = {"paper": "geometry", "experiment": "ngrams", "scale": smk.params.scale, "model": "infini-gram", "step": 0}
-        metrics.append(pd.DataFrame(found).assign(**about, **common))
+        about_all = {"paper": "geometry", "experiment": "ngrams", "scale": smk.params.scale, "model": "infini-gram"}
+        metrics.append(pd.DataFrame(found).assign(**about, **about_all, step=0))
         items.append(per_item.assign(**about, step=0))
         print(f"seed {seed}: {len(trained)} sequences, {sum(map(len, questions.values()))} questions")
     record = provenance(digest_of(spec), list(spec["seeds"]))

@@ -9,8 +9,8 @@ on Anthropic HH and AlpacaFarm. Keys of a `spec` beside those of every kind:
     shortest      texts must have more tokens than that
     reply_length  most tokens of prompt and reply in short, long and preferences; `length` if not given
     sets          folder -> where it comes from: asset, files (patterns), validation_files (of the validation rows;
-                  by default rows of `files` that are not trained on), columns (what a column is -> its name), number (of
-                  texts, where the set has fewer than `probe`)
+                  by default rows of `files` that are not trained on), columns (what a column is -> its name), number
+                  (of texts, where the set has fewer than `probe`)
 
 Columns, with the names they have by default; "" stands for a column that is not there:
 

@@ -115,15 +115,17 @@ def _multiples(theirs: pd.DataFrame) -> str:
     return ", ".join(found)
 
 
-def _over_base(ax: Axes, rows: pd.DataFrame, looks: dict[str, Look], label: str, by: str = "format") -> None:
-    """Lines with marks over the tokens of the base, one a value of a column."""
+def _over_base(
+    ax: Axes, rows: pd.DataFrame, looks: dict[str, Look], label: str, by: str = "format", high: float = np.inf
+) -> None:
+    """Lines with marks over the tokens of the base, one a value of a column; bands end at 0 and `high`."""
     if _empty(ax, rows):
         return
     for name, look in looks.items():
         part = pick(rows, **{by: name})
         if part.empty:
             continue
-        curve(ax, part, look, x="base_tokens")
+        curve(ax, part, look, x="base_tokens", low=0, high=high)
         means = part.groupby("base_tokens")["value"].mean()
         ax.plot(means.index, means, color=look.color, marker=look.marker, ls="", ms=3.4, mec="white", mew=0.4, zorder=4)
     token_axis(ax, rows["base_tokens"], BASE)
@@ -165,11 +167,11 @@ def _passes(ax: Axes, table: pd.DataFrame) -> None:
     ax.set_ylabel("pass@k (%)")
 
 
-def _during(ax: Axes, rows: pd.DataFrame, look: Look, label: str) -> None:
-    """A quantity over the steps of GRPO; step 0 is the end of DPO."""
+def _during(ax: Axes, rows: pd.DataFrame, look: Look, label: str, high: float = np.inf) -> None:
+    """A quantity over the steps of GRPO; step 0 is the end of DPO. Bands end at 0 and `high`."""
     if _empty(ax, rows):
         return
-    curve(ax, rows, look, x="step")
+    curve(ax, rows, look, x="step", low=0, high=high)
     means = rows.groupby("step")["value"].mean()
     ax.plot(means.index, means, color=look.color, marker=look.marker, ls="", ms=3.4, mec="white", mew=0.4, zorder=4)
     ax.set_xlabel("GRPO step")
@@ -204,15 +206,15 @@ def fig5(table: pd.DataFrame, params: Params) -> Figure:
     _head(near, "d", "Loss in distribution", _ends(of("loss_in")))
     _over_base(far, mine(table, panel="loss_out"), short, "Nats a reply")
     _head(far, "e", "Loss out of distribution", _ends(of("loss_out")))
-    _over_base(won, percent(mine(table, panel="won")), {"short": MIXED}, "Win rate (%)")
+    _over_base(won, percent(mine(table, panel="won")), {"short": MIXED}, "Win rate (%)", high=100)
     _half_line(won)
     _head(won, "f", "Win rate, short over long", _ends(of("won"), 100, " %"))
 
     _passes(passes, table)
-    _head(passes, "g", "pass@k, ends of the stages")
+    _head(passes, "g", "pass@k by stage")
     highest = percent(mine(table, panel="pass_most"))
     k = int(highest["k"].max()) if len(highest) else 0
-    _during(most, highest, STAGES["grpo"], f"pass@{k} (%)" if k else "")
+    _during(most, highest, STAGES["grpo"], f"pass@{k} (%)" if k else "", high=100)
     _head(most, "h", f"pass@{k} during GRPO" if k else "pass@k during GRPO", _first_last(of("pass_most"), 100, " %"))
     ours = mine(table, panel=["rank_me_text_grpo", "rank_me_task_grpo"])
     _ranks(rank, ours)
@@ -234,7 +236,8 @@ def _ranks(ax: Axes, rows: pd.DataFrame) -> None:
     }
     if _empty(ax, rows):
         return
-    first = rows[rows["step"].eq(0)].groupby(["panel", "seed"])["value"].mean().rename("before").reset_index()
+    begin = rows["step"].eq(rows["step"].min())
+    first = rows[begin].groupby(["panel", "seed"])["value"].mean().rename("before").reset_index()
     rows = rows.merge(first, on=["panel", "seed"])
     rows = rows.assign(value=rows["value"] / rows["before"])
     ax.axhline(1, color=style.MUTED, lw=0.6, zorder=1)
@@ -266,8 +269,8 @@ def fig14(table: pd.DataFrame, params: Params) -> Figure:
     near, far, won, last = axes
     _over_base(near, mine(table, panel="loss_in"), FORMATS, "Nats a reply")
     _over_base(far, mine(table, panel="loss_out"), FORMATS, "")
-    _over_base(won, percent(mine(table, panel="won")), {"short": MIXED}, "Win rate (%)")
-    _over_base(last, percent(mine(table, panel="won_last")), {"short": FORMATS["short"]}, "")
+    _over_base(won, percent(mine(table, panel="won")), {"short": MIXED}, "Win rate (%)", high=100)
+    _over_base(last, percent(mine(table, panel="won_last")), {"short": FORMATS["short"]}, "", high=100)
     for ax in (won, last):
         _half_line(ax)
     titles = (

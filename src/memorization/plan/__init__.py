@@ -7,7 +7,8 @@ from functools import cache
 
 from memorization.config import Config
 from memorization.plan.common import DataJob, Plan, share
-from memorization.plan.geometry import geometry_assets, geometry_sets, ngram_sets, plan_geometry
+from memorization.plan.geometry import plan_geometry
+from memorization.plan.geometry_data import geometry_assets, geometry_sets, ngram_sets
 from memorization.plan.layernorm import labelled_assets, labelled_sets, plan_layernorm
 from memorization.plan.patterns import plan_patterns
 from memorization.plan.tokenswap import (

@@ -5,43 +5,30 @@ from typing import Any
 import numpy as np
 
 from memorization.config import Config
-from memorization.config.geometry import FORMATS, OwnDecoder, OwnFacts, PublicDecoder, PublicFacts, Training, Variant
+from memorization.config.geometry import FORMATS, OwnDecoder, OwnFacts, PublicDecoder, Training, Variant
 from memorization.data.facts import vocabulary_size
 from memorization.plan.common import Plan, pack, place
+from memorization.plan.geometry_data import QUESTIONS, facts_spec, text_sets
 from memorization.specs import DataPart, DataSpec, Initial, ModelSpec, PretrainedSpec, ProbeSpec, RunSpec
 
 PROBES = "memorization.probes"
-OTHERS, STAGES = ("facts", "continuations"), ("sft", "dpo", "grpo")
+STAGES = ("sft", "dpo", "grpo")
 
 
 def log_steps(last: int, number: int) -> list[int]:
     """Step 0 and log-spaced steps from 1 to `last`, `number` or a few more in all."""
     points = number - 1
     while True:
-        steps = sorted({0, *np.unique(np.geomspace(1, last, points).round().astype(int)).tolist()})
+        steps: list[int] = np.unique([0, *np.geomspace(1, last, points).round()]).astype(int).tolist()
         if len(steps) >= min(number, last + 1):
-            return [int(step) for step in steps]
+            return steps
         points += 1
 
 
 def even_steps(last: int, number: int) -> list[int]:
     """`number` evenly spaced steps from 0 to `last`."""
-    return sorted({int(step) for step in np.linspace(0, last, number).round()})
-
-
-def facts_spec(config: Config) -> dict[str, Any]:
-    """What the data module needs to know of docstring sets."""
-    section = config.geometry.data
-    assert isinstance(section, OwnFacts)
-    return {**section.model_dump(), "vocabulary": config.text.vocabulary}
-
-
-def text_sets(config: Config) -> list[str]:
-    """Sets of which only representations and loss are measured, beside the training text."""
-    section = config.geometry.data
-    if isinstance(section, OwnFacts):
-        return ["other", "shuffled"]
-    return [name for name in section.sets if name not in ("text", *OTHERS, *FORMATS, "preferences")]
+    steps: list[int] = np.unique(np.linspace(0, last, number).round()).astype(int).tolist()
+    return steps
 
 
 def suffix_of(config: Config, name: str) -> str:
@@ -83,7 +70,7 @@ def measured(config: Config, ending: str = "", *, questions: bool = True) -> lis
     data, sequences = config.geometry.data, config.geometry.measuring.sequences
     parts = [DataPart(set="text", folder=f"text{ending}", items=sequences)]
     if questions:
-        parts += [DataPart(set=name, folder=f"{name}{ending}", items=data.questions) for name in OTHERS]
+        parts += [DataPart(set=name, folder=f"{name}{ending}", items=data.questions) for name in QUESTIONS]
         others = min(sequences, config.geometry.measuring.other_sequences)
         parts += [DataPart(set=name, folder=f"{name}{ending}", items=others) for name in text_sets(config)]
     return parts
@@ -136,12 +123,14 @@ def pretraining_run(
     assert isinstance(data, OwnFacts)
     few = change.small_vocabulary
     ending = "_small" if few else ""
-    at = log_steps(steps, section.measuring.checkpoints)
+    # checkpoints that are tuned are measured too (figure 5)
+    keep = [step for step in bases_of(config) if step < steps and name == section.sft.model and variant == "base"]
+    at = sorted({*log_steps(steps, section.measuring.checkpoints), *keep})
     update = {key: getattr(change, key) for key in ("weight_decay", "schedule") if getattr(change, key) is not None}
     whole = whole and not few
     probes = [
         representation_probe(config, at, sets=["facts", *text_sets(config)] if whole else None),
-        capability_probe(config, at, ["text", "facts"], list(OTHERS) if whole else ["facts"]),
+        capability_probe(config, at, ["text", "facts"], list(QUESTIONS) if whole else ["facts"]),
     ]
     sets = [] if whole else [DataPart(set="facts", folder=f"facts{ending}", items=data.questions)]
     spec = model_spec(config, name, few=few)
@@ -160,7 +149,7 @@ def pretraining_run(
         optimizer=recipe.optimizer.model_copy(update=update),
         steps=steps,
         batch_size=recipe.batch_size,
-        keep=[step for step in bases_of(config) if step < steps and name == section.sft.model and variant == "base"],
+        keep=keep,
         probes=probes,
         labels=labels("pretraining", spec.width, recipe.batch_size * data.length, variant=variant),
     )
@@ -196,7 +185,7 @@ def revision_run(config: Config, label: str, model: PublicDecoder, step: int, st
         if post
         else [
             representation_probe(config, [0], sets=["facts", *text_sets(config)]),
-            capability_probe(config, [0], ["text", *text_sets(config)], list(OTHERS)),
+            capability_probe(config, [0], ["text", *text_sets(config)], list(QUESTIONS)),
         ]
     )
     return RunSpec(
@@ -443,58 +432,3 @@ def cost(run: RunSpec) -> float:
     """Relative time of a run: an update has a fixed part, and one that grows with the width."""
     width = int(run.labels["width"])
     return float(run.steps * run.batch_size * (30 + width))
-
-
-def geometry_sets(config: Config, plan: Plan) -> dict[str, dict[str, Any]]:
-    """Data to be made, by job: what its rule needs to know; `folders` are all that it makes."""
-    section = config.geometry
-    seeds = {"seeds": 5 * (max((run.seed for run in plan.runs.values()), default=0) // 5 + 1)}
-    if isinstance(section.data, OwnFacts):
-        folders = ["text", "facts", "continuations", "other", "shuffled", "short", "long", "preferences"]
-        small = ["text_small", "facts_small"] if section.data.small_vocabulary else []
-        return {"facts": {**facts_spec(config), **seeds, "folders": folders + small}}
-    assert isinstance(section.data, PublicFacts)
-    return {
-        name: {
-            **section.data.model_dump(),
-            **seeds,
-            **{"tokenizer": name, "folders": [f"{one}_{name}" for one in section.data.sets]},
-        }
-        for name in dict.fromkeys(tokenizers(config))
-    }
-
-
-def ngram_sets(config: Config) -> dict[str, Any]:
-    """Sets whose n-grams are counted, and questions about them: folders, and of each how many rows are read.
-
-    Of a corpus that a public engine has indexed only the questions are read.
-    """
-    data, counting = config.geometry.data, config.geometry.ngrams
-    ending = f"_{counting.tokenizer}" if counting.tokenizer else ""
-    trained = {"text": data.text, "facts": data.facts} if isinstance(data, OwnFacts) else {}
-    questions = {name: f"{name}{ending}" for name in OTHERS}
-    return {
-        "engine": counting.engine,
-        "index": counting.index,
-        "trained": trained,
-        "questions": questions,
-        "number": data.questions,
-        "folders": list(dict.fromkeys([*trained, *questions.values()])),
-    }
-
-
-def tokenizers(config: Config) -> list[str]:
-    """Assets by whose tokenizers the sets of public models are encoded."""
-    section = config.geometry
-    names = [*section.main.models, *section.small.models, section.sft.model]
-    models = [section.models[name] for name in names] + list(section.chain.stages.values())
-    own = [section.ngrams.tokenizer] if section.ngrams.tokenizer else []
-    return [model.tokenizer for model in models if isinstance(model, PublicDecoder)] + own
-
-
-def geometry_assets(config: Config, plan: Plan) -> list[str]:
-    """Public checkpoints, tokenizers and sets that are read."""
-    data = config.geometry.data
-    checkpoints = [run.model.asset for run in plan.runs.values() if isinstance(run.model, PretrainedSpec)]
-    sets = [one.asset for one in data.sets.values()] if isinstance(data, PublicFacts) else []
-    return list(dict.fromkeys([*checkpoints, *tokenizers(config), *sets]))
