@@ -149,7 +149,7 @@ FLIPS: dict[str, Any] = {
     "geometry.measuring.sequences": 900,
     "geometry.measuring.samples": 600,
     "geometry.sft.bases": [250, 700, 1400, 2000],
-    "geometry.toy.settings.wide.dimension": 1,
+    "geometry.toy.settings.main.dimension": 1,
 }
 BY_NAME: dict[str, Any] = {
     "kind": None,
@@ -168,6 +168,8 @@ def flipped(path: tuple[str, ...], value: Any) -> Any:
         return FLIPS[name]
     if name.startswith("layernorm.experiments.checkpoint"):
         return None  # has no runs by default; config/minilm.yaml gives it some
+    if name.startswith("geometry.toy.settings.") and "settings.main." not in name:
+        return None  # the same keys as those of `main`, read by the same job
     if path[-1] in BY_NAME and not (path[-1] == "seeds" and len(path) == 1):
         return BY_NAME[path[-1]]
     if "mixtures" in path:
