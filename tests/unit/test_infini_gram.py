@@ -173,7 +173,10 @@ class OneByOne(Engine):
     """The loop that any engine has."""
 
     def __init__(self, index):
-        self.probability = index.probability
+        self.index = index
+
+    def probability(self, context, token):
+        return self.index.probability(context, token)
 
 
 def test_answers_condition_on_the_prompt_and_the_answer_so_far():

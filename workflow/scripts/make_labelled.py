@@ -1,29 +1,20 @@
 """Make one set for classification, and the set to pre-train on that belongs to it (`layernorm`)."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memorization.data import labelled, store
 from memorization.provenance.logs import logging_to
-from memorization.provenance.record import write_json
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
 def main(smk: Any) -> None:
-    """Write dataset/<seed>/ and card.json of every folder of the set."""
+    """Write dataset/<seed>/ and card.json of every folder."""
     spec = {**smk.params.set, "assets": smk.params.assets}
     inputs = {name: getattr(smk.input, name, "") for name in ("corpus", "tokenizer")}
-    folders = labelled.folders_of(spec)
-    targets = dict(zip(folders, map(Path, smk.output.dataset), strict=True))
-    cards: dict[str, dict[str, Any]] = {folder: {} for folder in folders}
-    for seed in range(spec["seeds"]):
-        for folder, (splits, facts) in labelled.make_set(spec, seed, inputs).items():
-            cards[folder][str(seed)] = store.save(targets[folder] / str(seed), splits, facts)
-        print(f"seed {seed}: { {folder: made[str(seed)]['items'] for folder, made in cards.items()} }")
-    for (folder, seeds), path in zip(cards.items(), smk.output.card, strict=True):
-        write_json({"name": folder, "seeds": seeds}, path)
+    targets = dict(zip(labelled.folders_of(spec), smk.output.dataset, strict=True))
+    store.save_seeds(labelled.make_set, spec, inputs, targets, smk.output.card)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -142,6 +142,26 @@ def save(
     write_json(card, folder / "card.json")
     (folder / "README.md").write_text(readme(card), encoding="utf-8")
     return card
+
+
+def save_seeds(
+    make: Callable[[Mapping[str, Any], int, Mapping[str, Any]], Mapping[str, Any]],
+    spec: Mapping[str, Any],
+    inputs: Mapping[str, Any],
+    targets: Mapping[str, str | Path],
+    cards: Sequence[str | Path],
+) -> None:
+    """Make the folders of a set for all its seeds and write <target>/<seed>/ of each, then a card each.
+
+    make: (spec, seed, inputs) -> folder -> (splits, facts for the card). targets, cards: of the folders, in one order.
+    """
+    made: dict[str, dict[str, Any]] = {folder: {} for folder in targets}
+    for seed in range(spec["seeds"]):
+        for folder, (splits, facts) in make(spec, seed, inputs).items():
+            made[folder][str(seed)] = save(Path(targets[folder]) / str(seed), splits, facts)
+        print(f"seed {seed}: { {folder: card[str(seed)]['items'] for folder, card in made.items()} }")
+    for (folder, seeds), path in zip(made.items(), cards, strict=True):
+        write_json({"name": folder, "seeds": seeds}, Path(path))
 
 
 def load(folder: str | Path, split: str) -> "Dataset":

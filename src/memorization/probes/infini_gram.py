@@ -12,6 +12,7 @@ with 64-bit positions, and building takes 22 and 32. Above that scale use the pa
 """
 
 import json
+from abc import ABC, abstractmethod
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -54,12 +55,12 @@ class AnswerTokens(NamedTuple):
     found: Probabilities
 
 
-class Engine:
+class Engine(ABC):
     """What the three sources of infini-gram probabilities share; they differ in `probability`."""
 
+    @abstractmethod
     def probability(self, context: Ids, token: int) -> Probability:
         """Probability of a token behind a context, which may be empty."""
-        raise NotImplementedError
 
     def probabilities(self, contexts: Sequence[Ids], tokens: Ids) -> Probabilities:
         """`probability` of every pair (contexts[i], tokens[i])."""
