@@ -13,7 +13,7 @@ from memorization.data import facts, store, text
 from memorization.data.ngram_scores import score
 from memorization.data.words import FUNCTION_WORDS
 from memorization.plan import plan
-from memorization.plan.geometry import facts_spec, geometry_sets
+from memorization.plan.geometry_data import facts_spec, geometry_sets
 from memorization.specs import GroupSpec
 from memorization.theory.geometry_toy import toy_rows
 from memorization.training.__main__ import collect

@@ -13,7 +13,8 @@ from memorization.config import load_config
 from memorization.data import facts
 from memorization.data.facts_text import Stream
 from memorization.plan import geometry_assets, geometry_sets, group_spec, ngram_sets, plan, training_roots
-from memorization.plan.geometry import even_steps, facts_spec, log_steps
+from memorization.plan.geometry import even_steps, log_steps
+from memorization.plan.geometry_data import facts_spec
 from memorization.provenance.source import definitions
 from memorization.specs import GroupSpec, Initial, ModelSpec, PretrainedSpec
 
