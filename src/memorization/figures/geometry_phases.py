@@ -25,16 +25,6 @@ PHASE_LOOKS = {
 }
 THIN = 0.55  # width of a line without a phase
 FAMILIES = {"olmo2": Look("OLMo-2-7B", "#6A3D9A", "o"), "pythia": Look("Pythia 1B to 12B", "#D55E00", "s")}
-MODELS = {
-    "pythia_14m": "Pythia-14M", "pythia_70m": "Pythia-70M", "pythia_160m": "Pythia-160M", "pythia_410m": "Pythia-410M",
-    "pythia_1b": "Pythia-1B", "pythia_1_4b": "Pythia-1.4B", "pythia_2_8b": "Pythia-2.8B", "pythia_6_9b": "Pythia-6.9B",
-    "pythia_12b": "Pythia-12B", "olmo2_1b": "OLMo-2-1B", "olmo2_7b": "OLMo-2-7B",
-}  # fmt: skip
-
-
-def name_of(model: str) -> str:
-    """How a model is written."""
-    return MODELS.get(model, model.replace("_", " "))
 
 
 def by_width(table: pd.DataFrame) -> list[str]:

@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from memorization.figures import style
 from memorization.figures.common import NONE, cell, line_key, mine, papers
-from memorization.figures.geometry_more import token_axis
+from memorization.figures.geometry_more import name_of, token_axis
 from memorization.figures.geometry_phases import (
     FAMILIES,
     by_width,
@@ -24,7 +24,6 @@ from memorization.figures.geometry_phases import (
     log_axis,
     model_colors,
     model_lines,
-    name_of,
     phase_keys,
     phase_line,
     read_off_axis,
